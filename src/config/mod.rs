@@ -1,0 +1,1 @@
+//! Settings: defaults, user file, environment and flags, resolved once, each value with its origin.

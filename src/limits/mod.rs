@@ -1,0 +1,1 @@
+//! Makes requests wait until every budget has room.

@@ -1,0 +1,1 @@
+//! An upstream to try and to test against.

@@ -1,0 +1,1 @@
+//! One PTY with one program and its emulated screen.

@@ -1,0 +1,1 @@
+//! The window around the terminals: state, update, view, keys.

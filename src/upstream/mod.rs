@@ -1,0 +1,1 @@
+//! Places that answer: their addresses, their headers, their connections.

@@ -1,0 +1,1 @@
+//! The dialects: bytes in, bytes out.

@@ -90,6 +90,8 @@ struct Pair {
     now: Duration,
     requests: BTreeMap<u64, Request>,
     history: Vec<Spent>,
+    /// Uncached and generated tokens once more, when answers end.
+    ended: Vec<Spent>,
     day: u64,
 }
 
@@ -115,6 +117,7 @@ impl Pair {
             now,
             requests: BTreeMap::new(),
             history: Vec::new(),
+            ended: Vec::new(),
             day: 0,
         }
     }
@@ -266,7 +269,8 @@ impl Pair {
         let mut ticks = 0;
         loop {
             let wake = self.limiter.next_wake(self.moment());
-            let freed = self.history.iter().map(|spent| spent.at + SPAN);
+            let spent = self.history.iter().chain(&self.ended);
+            let freed = spent.map(|spent| spent.at + SPAN);
             let freed = freed.filter(|at| *at > self.now).min();
             let stop = wake.into_iter().chain(freed).fold(target, Duration::min);
             if wake == Some(stop) {
@@ -314,7 +318,7 @@ impl Pair {
                     request.phase = Phase::Done;
                 }
                 Decision::WarnDaily { used, .. } => {
-                    assert_eq!(used, 0, "the day is far from its cap")
+                    assert_eq!(used, 0, "the day is far from its cap");
                 }
             }
         }
@@ -341,6 +345,29 @@ impl Pair {
 
     fn end(&mut self, id: u64, ending: Ending) {
         let request = self.requests[&id].clone();
+        let estimate = |output| Tokens {
+            prompt: request.need[0],
+            cached: request.need[0] - request.need[1],
+            generated: output,
+            reasoning: 0,
+        };
+        let cost = match ending {
+            Ending::Settled(tokens) => tokens,
+            Ending::Unmetered if request.streamed == 0 => estimate(request.need[2]),
+            Ending::Unmetered => estimate(request.streamed),
+            Ending::Cancelled if request.sent => estimate(request.streamed),
+            Ending::Cancelled | Ending::Refused => Tokens::default(),
+        };
+        self.day += cost.total();
+        for dimension in 1..3 {
+            self.ended.push(Spent {
+                request: id,
+                pool: request.pool,
+                dimension,
+                at: self.now,
+                amount: cost.dimensions().into_array()[dimension],
+            });
+        }
         match ending {
             Ending::Settled(tokens) => {
                 self.send(id);
@@ -349,19 +376,11 @@ impl Pair {
                 self.set(id, 1, now[1]);
                 self.spend(id, 2, now[2].saturating_sub(request.streamed));
                 self.take_back(id, request.streamed.saturating_sub(now[2]));
-                self.day += tokens.total();
             }
             Ending::Unmetered => {
                 self.send(id);
-                let output = if request.streamed == 0 {
-                    self.spend(id, 2, request.need[2]);
-                    request.need[2]
-                } else {
-                    request.streamed
-                };
-                self.day += request.need[0] + output;
+                self.spend(id, 2, cost.generated - request.streamed);
             }
-            Ending::Cancelled if request.sent => self.day += request.need[0] + request.streamed,
             Ending::Cancelled => {}
             Ending::Refused => self.history.retain(|spent| spent.request != id),
         }
@@ -390,6 +409,16 @@ impl Pair {
         self.live(pool, dimension).map(|spent| spent.amount).sum()
     }
 
+    fn used_by_ended(&self, pool: usize, dimension: usize) -> u64 {
+        self.ended
+            .iter()
+            .filter(|spent| {
+                (spent.pool, spent.dimension) == (pool, dimension) && spent.at + SPAN > self.now
+            })
+            .map(|spent| spent.amount)
+            .sum()
+    }
+
     fn live(&self, pool: usize, dimension: usize) -> impl Iterator<Item = &Spent> {
         self.history.iter().filter(move |spent| {
             (spent.pool, spent.dimension) == (pool, dimension) && spent.at + SPAN > self.now
@@ -416,13 +445,16 @@ impl Pair {
             let pool = POOLS.iter().position(|name| *name == view.name).unwrap();
             let used: [u64; 3] = std::array::from_fn(|d| self.used(pool, d));
             let held: [u64; 3] = std::array::from_fn(|d| self.held(pool, d));
-            assert_eq!(view.used.into_array(), used, "used in {}", view.name);
+            let fuller: [u64; 3] =
+                std::array::from_fn(|d| (used[d] + held[d]).max(self.used_by_ended(pool, d)));
+            let shown = std::array::from_fn(|d| fuller[d] - held[d]);
+            assert_eq!(view.used.into_array(), shown, "used in {}", view.name);
             assert_eq!(view.held.into_array(), held, "held in {}", view.name);
             let caps = view.effective.into_array();
             if self.exact {
                 self.check_limits(pool, used, caps);
             }
-            self.check_nobody_waits_who_fits(pool, used, held, caps, &snapshot);
+            self.check_nobody_waits_who_fits(pool, fuller, caps, &snapshot);
         }
         assert_eq!(snapshot.day.used, self.day);
         let waiting = self.requests.values().filter(|r| r.phase == Phase::Queued);
@@ -448,8 +480,7 @@ impl Pair {
     fn check_nobody_waits_who_fits(
         &self,
         pool: usize,
-        used: [u64; 3],
-        held: [u64; 3],
+        taken: [u64; 3],
         caps: [u64; 3],
         snapshot: &Snapshot,
     ) {
@@ -467,10 +498,9 @@ impl Pair {
             .min_by_key(|(id, r)| (r.order, **id));
         if let Some((id, head)) = head {
             let fits = (0..3).all(|d| {
-                let taken = used[d] + held[d];
                 head.need[d] == 0
-                    || taken + head.need[d] <= caps[d]
-                    || (head.need[d] > caps[d] && taken == 0)
+                    || taken[d] + head.need[d] <= caps[d]
+                    || (head.need[d] > caps[d] && taken[d] == 0)
             });
             assert!(!fits, "{id} fits and waits");
         }

@@ -26,6 +26,10 @@
 //! A fault of [`Fault`] happens when the request's header `x-simulate-fault` names it, when the newest user text
 //! holds `[[fault:NAME]]`, or by chance after [`Options::faults`].
 
+mod agent;
+mod ask;
+mod budgets;
+mod cache;
 mod fault;
 mod options;
 mod server;
@@ -35,6 +39,7 @@ pub use fault::Fault;
 pub use options::Account;
 pub use options::Admission;
 pub use options::Charge;
+pub use options::Commands;
 pub use options::HeaderUnit;
 pub use options::Options;
 pub use options::UnknownName;

@@ -108,6 +108,18 @@ words! {
 }
 
 words! {
+    /// When the scripted agent runs commands, for which many clients want an approval.
+    Commands, "commands choice", {
+        /// In every turn.
+        Always = "always",
+        /// In sessions that say that they approve by themselves (as `kimi -p` does).
+        Unattended = "unattended",
+        /// Never.
+        Never = "never",
+    }
+}
+
+words! {
     /// State of the account that all requests use.
     Account, "account state", {
         /// In good standing.
@@ -184,6 +196,8 @@ pub struct Options {
     pub refusal_delay: Duration,
     /// Where a chat stream reports its usage.
     pub usage: UsagePlacement,
+    /// When the scripted agent runs commands through the client's tool.
+    pub commands: Commands,
     /// Probability of each fault, drawn one after the other for requests that ask for none.
     pub faults: Vec<(Fault, f64)>,
     /// Model ids of `GET /models`. Requests may name any model.
@@ -236,6 +250,7 @@ impl Default for Options {
             event_tokens: 4,
             refusal_delay: Duration::from_millis(260),
             usage: UsagePlacement::Finish,
+            commands: Commands::Unattended,
             faults: Vec::new(),
             models: [
                 "accounts/fireworks/models/kimi-k3",

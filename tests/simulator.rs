@@ -27,6 +27,8 @@ use kimiq::simulator::Verdict;
 use kimiq::simulator::declared;
 use serde_json::Value;
 use serde_json::json;
+use tokio::io::AsyncReadExt;
+use tokio::io::AsyncWriteExt;
 use tokio_util::task::TaskTracker;
 
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -432,17 +434,73 @@ async fn each_fault_has_its_effect() {
         }
         match fault {
             Fault::CutAfter(events) => {
-                assert_eq!(answer.text.matches("data: ").count(), events as usize)
+                assert_eq!(answer.text.matches("data: ").count(), events as usize);
             }
             Fault::Html502 => assert!(answer.text.starts_with("<html>")),
             Fault::ErrorEvent => assert!(answer.events().last().unwrap().get("error").is_some()),
             Fault::BrokenChunk => {
-                assert!(answer.events().len() + 2 == answer.text.matches("data: ").count())
+                assert!(answer.events().len() + 2 == answer.text.matches("data: ").count());
             }
             _ => {}
         }
     }
     bench.end().await;
+}
+
+#[tokio::test]
+async fn a_reset_is_no_orderly_close() {
+    let bench = Bench::start(fast()).await;
+    for (fault, expected) in [
+        ("cut", None),
+        ("reset", Some(std::io::ErrorKind::ConnectionReset)),
+    ] {
+        let mut socket = tokio::net::TcpStream::connect(bench.simulator.addr())
+            .await
+            .unwrap();
+        let body = chat("hello").to_string();
+        let request = format!(
+            "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\n{}: {fault}\r\ncontent-length: {}\r\n\r\n{body}",
+            declared::FAULT,
+            body.len()
+        );
+        socket.write_all(request.as_bytes()).await.unwrap();
+        let mut text = Vec::new();
+        let read = tokio::time::timeout(DEADLINE, socket.read_to_end(&mut text))
+            .await
+            .unwrap();
+        assert_eq!(read.err().map(|error| error.kind()), expected, "{fault}");
+        let text = String::from_utf8(text).unwrap();
+        assert!(
+            text.contains("data: ") && !text.ends_with("0\r\n\r\n"),
+            "{text}"
+        );
+    }
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn noise_and_cuts_leave_the_answer_what_it_is() {
+    let plain = Bench::start(fast()).await;
+    let noisy = Bench::start(Options {
+        comments: true,
+        crlf: true,
+        chunk_bytes: 7,
+        ..fast()
+    })
+    .await;
+    let body = chat("schön, 漢字 🦀");
+    let one = plain.ask("/v1/chat/completions", &[], &body).await;
+    let other = noisy.ask("/v1/chat/completions", &[], &body).await;
+    assert!(other.text.contains(": keep-alive\r\n\r\n"));
+    assert_eq!(one.events(), other.events());
+    let usage = one.events().last().unwrap()["usage"].clone();
+    let record = plain.record(1).await;
+    assert_eq!(
+        usage["completion_tokens"], record.tokens.generated,
+        "also with characters of many bytes"
+    );
+    plain.end().await;
+    noisy.end().await;
 }
 
 #[tokio::test]
@@ -510,9 +568,14 @@ async fn a_silent_or_stalled_answer_lasts_until_the_client_leaves() {
         .header(declared::FAULT, "silent");
     let request = request.body(Full::from(chat("hello").to_string())).unwrap();
     let mut sent = Box::pin(bench.client.request(request));
-    // The request is on its way once the client has connected; it is dropped unanswered.
-    let waited = tokio::time::timeout(Duration::from_millis(300), &mut sent).await;
-    assert!(waited.is_err());
+    tokio::time::timeout(DEADLINE, async {
+        tokio::select! {
+            answer = &mut sent => panic!("an answer came: {answer:?}"),
+            () = bench.simulator.arrived(2) => {}
+        }
+    })
+    .await
+    .unwrap();
     drop(sent);
     let record = bench.record(2).await;
     assert_eq!((record.end, record.status), (End::ClientGone, 0));

@@ -114,16 +114,22 @@ fn trust_key(root: &str) -> String {
         slug
     };
     let hash = digest(&SHA256, root.as_bytes());
-    let hex: String = hash
+    let hex = hash
         .as_ref()
         .iter()
         .take(6)
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+        .fold(String::new(), |mut hex, byte| {
+            hex.extend(
+                [byte >> 4, byte & 15]
+                    .map(|digit| char::from_digit(digit.into(), 16).unwrap_or('0')),
+            );
+            hex
+        });
     format!("wd_{slug}_{hex}")
 }
 
-#[cfg(all(test, unix))]
+#[cfg(unix)]
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::kimi::scratch::Scratch;

@@ -28,7 +28,8 @@ mod entries;
 mod home;
 mod identify;
 mod install;
-#[cfg(all(test, unix))]
+#[cfg(unix)]
+#[cfg(test)]
 mod kill_tests;
 pub mod launch;
 mod leftovers;
@@ -36,7 +37,8 @@ pub mod legacy;
 mod merge;
 mod overlay;
 mod rewrite;
-#[cfg(all(test, unix))]
+#[cfg(unix)]
+#[cfg(test)]
 mod scratch;
 mod tui_file;
 mod upstream;

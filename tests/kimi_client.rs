@@ -69,11 +69,15 @@ async fn ask(
     client: &Client,
     text: &str,
     env: &[(&str, &str)],
+    files: &[(&str, &str)],
 ) -> (Vec<Asked>, Vec<(String, String)>) {
     let scratch = Scratch::new("client");
     let upstream = Upstream::start().await;
     let real = scratch.folder("home/.kimi-code");
     scratch.file("home/.kimi-code/config.toml", text);
+    for (name, text) in files {
+        scratch.file(&format!("home/.kimi-code/{name}"), text);
+    }
     // An older kimi-cli's home brings up a migration screen for a home without a marker.
     scratch.folder("home/.kimi");
     let mut env_of_user: Environment = bare(&scratch.path().join("home"));
@@ -126,7 +130,7 @@ async fn ask(
 async fn check(provider: &str, alias: &str, path: &str, true_address: &str) {
     let client = client().await;
     let text = config(provider, alias);
-    let (asked, routes) = ask(&client, &text, &[]).await;
+    let (asked, routes) = ask(&client, &text, &[], &[]).await;
     assert_eq!(asked.len(), 1, "{asked:#?}");
     let request = &asked[0];
     assert_eq!(
@@ -231,7 +235,7 @@ async fn a_synthetic_model_and_the_user_s_own_headers_are_led() {
         ("HTTPS_PROXY", "http://127.0.0.1:9"),
         ("HTTP_PROXY", "http://127.0.0.1:9"),
     ];
-    let (asked, routes) = ask(&client, "", &env).await;
+    let (asked, routes) = ask(&client, "", &env, &[]).await;
     assert_eq!(asked[0].path, "/p/__kimi_env__/v1/chat/completions");
     assert_eq!(asked[0].headers["x-team"], "blue");
     assert_eq!(asked[0].headers["x-kimiq-key"], "KEY-OF-TERMINAL-1");
@@ -241,6 +245,32 @@ async fn a_synthetic_model_and_the_user_s_own_headers_are_led() {
         [(
             "__kimi_env__".to_owned(),
             "https://upstream.invalid".to_owned()
+        )]
+    );
+}
+
+/// The login stays where it is and is used; the model is one that only the overlay declares.
+#[tokio::test]
+async fn a_login_is_shared_and_its_models_are_led_before_they_are_discovered() {
+    let client = client().await;
+    let text = "default_model = \"kimi-code/kimi-for-coding\"\n\n[providers.\"managed:kimi-code\"]\ntype = \"kimi\"\n\
+        base_url = \"https://api.kimi.com/coding/v1\"\n\n[providers.\"managed:kimi-code\".oauth]\nstorage = \"file\"\nkey = \"oauth/kimi-code\"\n";
+    let token = serde_json::json!({
+        "access_token": "ACCESS", "refresh_token": "REFRESH", "scope": "kimi-code", "token_type": "Bearer",
+        "expires_in": 4_000_000_000_u64, "expires_at": 6_000_000_000_u64,
+    });
+    let files = [("credentials/kimi-code.json", token.to_string())];
+    let files = files.each_ref().map(|(name, text)| (*name, text.as_str()));
+    let (asked, routes) = ask(&client, text, &[], &files).await;
+    assert_eq!(asked[0].path, "/p/managed%3Akimi-code/v1/chat/completions");
+    assert_eq!(asked[0].headers["authorization"], "Bearer ACCESS");
+    assert_eq!(asked[0].headers["x-msh-platform"], "kimi_code_cli");
+    assert_eq!(asked[0].body["model"], "kimi-for-coding");
+    assert_eq!(
+        routes,
+        [(
+            "managed:kimi-code".to_owned(),
+            "https://api.kimi.com/coding".to_owned()
         )]
     );
 }

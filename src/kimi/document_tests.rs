@@ -163,6 +163,19 @@ fn a_model_choice_that_re_emits_the_whole_file_is_carried_back_as_one_line() {
 }
 
 #[test]
+fn line_ends_stay_as_they_are() {
+    let user = USER.replace('\n', "\r\n");
+    let before = redirect(&user, &none(), PROXY).unwrap().text;
+    let after = before.replace("\"m\"", "\"other\"");
+    let carried = carry_back(&before, &after, &user).unwrap().unwrap();
+    assert_eq!(carried, user.replace("\"m\"", "\"other\""));
+    assert_eq!(
+        strip(&before.replace("\r\n", "\n").replace('\n', "\r\n"), &user).unwrap(),
+        user
+    );
+}
+
+#[test]
 fn nothing_of_ours_is_carried_back() {
     assert_eq!(carried(str::to_owned, USER), None);
     // A crash between our two writes leaves a new alias that only the overlay knows, with our address.

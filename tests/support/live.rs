@@ -113,7 +113,7 @@ impl Live {
             match tokio::time::timeout_at(deadline, self.bytes.recv()).await {
                 Ok(Some(bytes)) => self.seen.extend(bytes),
                 Ok(None) => panic!("the client went without {wanted:?}:\n{text}"),
-                Err(_late) => panic!("no {wanted:?} in time:\n{text}"),
+                Err(late) => panic!("no {wanted:?} in time ({late}):\n{text}"),
             }
         }
     }

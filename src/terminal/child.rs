@@ -278,6 +278,10 @@ async fn gone(processes: &HashSet<Process>, grace: Duration) {
 }
 
 #[cfg(target_os = "linux")]
+#[expect(
+    deprecated,
+    reason = "its successor is unsafe for types that may change their descriptor; an owned one never does"
+)]
 async fn one_gone(process: Process, grace: Duration) {
     use rustix::process::PidfdFlags;
     use rustix::process::pidfd_open;

@@ -163,18 +163,3 @@ impl ansi::Timeout for Unheld {
         false
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use alacritty_terminal::vte::ansi::NamedPrivateMode;
-
-    #[test]
-    fn mode_numbers_are_those_of_the_parser() {
-        assert_eq!(
-            PrivateMode::from(NamedPrivateMode::SyncUpdate).raw(),
-            SYNCHRONIZED
-        );
-        assert_eq!(PrivateMode::new(THEME_REPORTS).raw(), THEME_REPORTS);
-    }
-}

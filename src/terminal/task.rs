@@ -128,7 +128,7 @@ impl Pump {
         let size = shared.screen.lock().size();
         Ok(Self {
             shared,
-            master: AsyncFd::new(descriptor)?,
+            master: watch(descriptor)?,
             pty,
             child,
             deaths,
@@ -440,6 +440,14 @@ impl Pump {
         }
         self.shared.screen.lock().stop_updating();
     }
+}
+
+#[expect(
+    deprecated,
+    reason = "its successor is unsafe for types that may change their descriptor; an owned one never does"
+)]
+fn watch(descriptor: FileDescriptor) -> io::Result<Master> {
+    AsyncFd::new(descriptor)
 }
 
 fn is_signal(event: &Event) -> bool {

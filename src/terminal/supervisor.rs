@@ -43,7 +43,7 @@ pub enum State {
 }
 
 impl State {
-    /// The snake_case name, as in JSON.
+    /// The name, as in JSON.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Starting => "starting",

@@ -33,12 +33,12 @@ impl Prefix {
     }
 
     /// As people write it: `Ctrl-b`.
-    pub fn label(&self) -> String {
+    pub fn label(self) -> String {
         format!("Ctrl-{}", self.0)
     }
 
     /// Whether this is the prefix, whatever its spelling.
-    pub(crate) fn is(&self, key: &Key) -> bool {
+    pub(crate) fn is(self, key: &Key) -> bool {
         let meant = key.code == self.0 || key.base == Some(self.0);
         key.control && !key.shift && !key.other && meant
     }

@@ -323,7 +323,7 @@ fn tokens(count: u64) -> String {
     for (unit, name) in [(1_000_000_000, "G"), (1_000_000, "M"), (1_000, "k")] {
         if count >= unit {
             let tenths = count / (unit / 10);
-            return if tenths >= 1000 || tenths % 10 == 0 {
+            return if tenths >= 1000 || tenths.is_multiple_of(10) {
                 format!("{}{name}", tenths / 10)
             } else {
                 format!("{}.{}{name}", tenths / 10, tenths % 10)

@@ -275,13 +275,13 @@ mod tests {
         (whole.tokens(), whole.ending(), output)
     }
 
-    fn tokens(prompt: u64, cached: u64, generated: u64, reasoning: u64) -> Option<Tokens> {
-        Some(Tokens {
+    fn tokens(prompt: u64, cached: u64, generated: u64, reasoning: u64) -> Tokens {
+        Tokens {
             prompt,
             cached,
             generated,
             reasoning,
-        })
+        }
     }
 
     const STOP: Ending = Ending::Whole { wants_tools: false };
@@ -303,14 +303,14 @@ mod tests {
         ] {
             assert_eq!(
                 tap(Dialect::Chat, true, &text),
-                (tokens(100, 60, 7, 3), STOP, 2),
+                (Some(tokens(100, 60, 7, 3)), STOP, 2),
                 "{text}"
             );
         }
         let moonshot = "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"tool_calls\",\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":1,\"cached_tokens\":4}}]}\n\n";
         assert_eq!(
             tap(Dialect::Chat, true, moonshot),
-            (tokens(9, 4, 1, 0), TOOLS, 0)
+            (Some(tokens(9, 4, 1, 0)), TOOLS, 0)
         );
     }
 
@@ -325,7 +325,7 @@ mod tests {
         );
         assert_eq!(
             tap(Dialect::Messages, true, text),
-            (tokens(105, 60, 7, 0), TOOLS, 9)
+            (Some(tokens(105, 60, 7, 0)), TOOLS, 9)
         );
     }
 
@@ -337,7 +337,7 @@ mod tests {
         );
         assert_eq!(
             tap(Dialect::Responses, true, text),
-            (tokens(11, 2, 5, 1), STOP, 5)
+            (Some(tokens(11, 2, 5, 1)), STOP, 5)
         );
     }
 
@@ -345,10 +345,10 @@ mod tests {
     fn plain_answers_are_walked() {
         let chat = r#"{"choices":[{"message":{"content":"\"usage\":{\"prompt_tokens\":1}"}}],"usage":{"prompt_tokens":3,"completion_tokens":4}}"#;
         let (found, ending, _) = tap(Dialect::Chat, false, chat);
-        assert_eq!((found, ending), (tokens(3, 0, 4, 0), STOP));
+        assert_eq!((found, ending), (Some(tokens(3, 0, 4, 0)), STOP));
         let messages = r#"{"type":"message","content":[],"stop_reason":"tool_use","usage":{"input_tokens":3,"output_tokens":4,"cache_read_input_tokens":1}}"#;
         let (found, ending, _) = tap(Dialect::Messages, false, messages);
-        assert_eq!((found, ending), (tokens(4, 1, 4, 0), TOOLS));
+        assert_eq!((found, ending), (Some(tokens(4, 1, 4, 0)), TOOLS));
     }
 
     #[test]

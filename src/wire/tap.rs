@@ -147,21 +147,19 @@ impl Seen {
         if let Some(reason) = string_member(data, b"\"stop_reason\"") {
             self.wants_tools = reason == b"tool_use";
         }
-        match string_member(data, b"\"type\"") {
-            Some(b"message_stop") => self.end(self.wants_tools),
-            Some(b"error") => self.ending = Ending::Failed,
-            _ => {}
+        if has_type(data, b"message_stop") {
+            self.end(self.wants_tools);
+        } else if has_type(data, b"error") {
+            self.ending = Ending::Failed;
         }
         output_bytes(data, &[b"\"text\"", b"\"thinking\"", b"\"partial_json\""])
     }
 
     fn responses_event(&mut self, data: &[u8]) -> u64 {
-        match string_member(data, b"\"type\"") {
-            Some(b"response.completed" | b"response.incomplete") => {
-                self.end(memmem::find(data, b"\"function_call\"").is_some());
-            }
-            Some(b"response.failed" | b"error") => self.ending = Ending::Failed,
-            _ => {}
+        if has_type(data, b"response.completed") || has_type(data, b"response.incomplete") {
+            self.end(memmem::find(data, b"\"function_call\"").is_some());
+        } else if has_type(data, b"response.failed") || has_type(data, b"error") {
+            self.ending = Ending::Failed;
         }
         output_bytes(data, &[b"\"delta\""])
     }
@@ -252,6 +250,20 @@ fn string_member<'a>(data: &'a [u8], key: &[u8]) -> Option<&'a [u8]> {
         }
         at = (stop + 2).min(inside.len());
     }
+}
+
+/// Whether any object of an event is of this type. Members come in any order, so the first `type` may be a nested one.
+fn has_type(data: &[u8], wanted: &[u8]) -> bool {
+    let types = memmem::find_iter(data, b"\"type\"");
+    types.into_iter().any(|at| {
+        let value = data[at + 6..]
+            .trim_ascii_start()
+            .strip_prefix(b":")
+            .map(<[u8]>::trim_ascii_start);
+        value
+            .and_then(|value| value.strip_prefix(b"\"")?.strip_prefix(wanted))
+            .is_some_and(|rest| rest.starts_with(b"\""))
+    })
 }
 
 fn output_bytes(data: &[u8], keys: &[&[u8]]) -> u64 {
@@ -383,6 +395,16 @@ mod tests {
                 Dialect::Responses,
                 "data: {\"type\":\"response.failed\",\"response\":{}}\n\n",
                 Ending::Failed,
+            ),
+            (
+                Dialect::Messages,
+                "data: {\"error\":{\"type\":\"overloaded_error\"},\"type\": \"error\"}\n\n",
+                Ending::Failed,
+            ),
+            (
+                Dialect::Responses,
+                "data: {\"response\":{\"output\":[{\"type\":\"message\"}]},\"type\":\"response.completed\"}\n\n",
+                STOP,
             ),
             (
                 Dialect::Responses,

@@ -280,9 +280,15 @@ async fn an_end_leaves_nobody() {
     let (terminal, _events) = start(&format!("{RUNAWAYS} cat"), Some(&marker));
     seen(&terminal, "up").await;
     assert!(sleepers(1001, &marker).len() >= 6);
-    let exit = terminal
-        .end(&Ending::polite(b"\x04", Duration::from_secs(10)))
-        .await;
+    // As a host does it: in a task of its own.
+    let tasks = TaskTracker::new();
+    let exit = tasks
+        .spawn(async move {
+            let ending = Ending::polite(&[(b"\x04", Duration::from_secs(10))]);
+            terminal.end(&ending).await
+        })
+        .await
+        .unwrap();
     assert_eq!(
         exit,
         code(0),
@@ -300,7 +306,7 @@ async fn a_deaf_program_is_killed() {
     );
     seen(&terminal, "up").await;
     let exit = terminal
-        .end(&Ending::polite(b"\x03", Duration::from_millis(50)))
+        .end(&Ending::polite(&[(b"\x03", Duration::from_millis(50))]))
         .await;
     assert_eq!(exit.signal, Some(9));
     assert_eq!(carriers(&marker), Vec::<i32>::new());

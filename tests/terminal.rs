@@ -348,6 +348,20 @@ async fn a_missing_folder_or_program_is_told() {
     assert!(program.to_string().contains("no-such-program"));
 }
 
+#[tokio::test]
+async fn the_end_is_told_whatever_was_not_fetched() {
+    let script = "i=0; while [ $i -lt 2000 ]; do printf '\\033]133;A\\007\\033]133;B\\007'; i=$((i+1)); done; printf '\\033]9;done\\007'";
+    let (terminal, mut events) = start(script, None);
+    assert_eq!(ended(&terminal).await, code(0));
+    let mut told = Vec::new();
+    while let Some((_, event)) = timeout(LONG, events.recv()).await.unwrap() {
+        told.push(event);
+    }
+    assert!(told.len() < 2000, "{} events were kept", told.len());
+    assert!(told.contains(&Event::Signal(Signal::Notify("done".to_owned()))));
+    assert_eq!(told.last(), Some(&Event::Exited(code(0))));
+}
+
 /// What a session of Kimi Code 2.1.0 wrote at 80x24: start, trust question, a message, thinking, an approval, a command,
 /// an answer with emoji and a table, two resizes, the end.
 const RECORDING: &[u8] = include_bytes!("recordings/kimi-code-2.1.0.bytes");

@@ -29,7 +29,8 @@ const VANISH: Duration = Duration::from_secs(2);
 /// Rounds of killing; each finds what was forked during the one before.
 const ROUNDS: usize = 20;
 
-/// A zombie that nobody has waited for in this time has nobody: its parent died and we inherited it.
+/// A stranger's zombie that is older than this has nobody to wait for it; a terminal's own program is waited for within
+/// milliseconds.
 const MOURNING: Duration = Duration::from_secs(1);
 
 /// How a program ended: at most one of the two is set; none if its status was lost.
@@ -119,7 +120,7 @@ pub async fn end_everything(grace: Duration) {
 }
 
 /// Waits for the zombies that a subreaper inherits and nobody else waits for. Runs until dropped; spawn it once.
-/// A zombie is touched only when it is older than any waiting parent of this process would leave it.
+/// Children that this process runs for itself, in its own session, are never touched.
 pub async fn reap_strangers() {
     use tokio::signal::unix::SignalKind;
     use tokio::signal::unix::signal;
@@ -133,7 +134,7 @@ pub async fn reap_strangers() {
             return;
         }
         sleep(MOURNING).await;
-        let now = kin::zombies();
+        let now = kin::strange_zombies();
         for process in now.intersection(&seen) {
             if let Some(pid) = Pid::from_raw(process.pid) {
                 // Somebody may have waited for it in this instant; then there is nothing left to do.

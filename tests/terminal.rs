@@ -251,36 +251,44 @@ async fn a_half_told_frame_is_shown_after_its_time() {
     terminal.end(&Ending::now()).await;
 }
 
-/// Everything that usually gets away: `nohup`, a session of its own, a double fork, a cleared environment, a deaf one.
-const RUNAWAYS: &str = "
-    nohup sleep 1001 >/dev/null 2>&1 &
-    setsid sleep 1002 &
-    (setsid sh -c 'sleep 1003 & sleep 1004' &)
-    env -i setsid sleep 1005 &
-    sh -c 'trap \"\" HUP TERM INT; sleep 1006; sleep 1007' &
-    echo up; ";
+/// Everything that usually gets away: `nohup`, a session of its own, a double fork, a cleared environment, deaf ones.
+/// Each tells its number when it is there.
+const RUNAWAYS: &str = r#"
+    nohup sh -c 'echo pid=$$ >/dev/tty; exec sleep 1000' >/dev/null 2>&1 &
+    setsid sh -c 'echo pid=$$; exec sleep 1000' &
+    (setsid sh -c 'sh -c "echo pid=\$\$; exec sleep 1000" & echo pid=$$; sleep 1000; :' &)
+    env -i setsid sh -c 'echo pid=$$; exec sleep 1000' &
+    sh -c 'trap "" HUP TERM INT; echo pid=$$; sleep 1000; sleep 1000' &
+    exec cat"#;
 
-fn sleepers(from: u32, marker: &str) -> Vec<i32> {
-    let mut found = carriers(marker);
-    for entry in fs::read_dir("/proc").unwrap().flatten() {
-        let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        let line = String::from_utf8_lossy(&line).replace('\0', " ");
-        for number in from..from + 10 {
-            if line.trim() == format!("sleep {number}") {
-                found.push(entry.file_name().to_string_lossy().parse().unwrap());
-            }
-        }
-    }
-    found
+/// Whether the process runs; one that has ended and waits for its parent does not.
+fn runs(pid: &str) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat"))
+        .is_ok_and(|stat| !stat.rsplit(") ").next().unwrap().starts_with('Z'))
 }
 
 #[tokio::test]
 async fn an_end_leaves_nobody() {
     become_subreaper();
     let marker = marker("family");
-    let (terminal, _events) = start(&format!("{RUNAWAYS} cat"), Some(&marker));
-    seen(&terminal, "up").await;
-    assert!(sleepers(1001, &marker).len() >= 6);
+    let (terminal, _events) = start(RUNAWAYS, Some(&marker));
+    let mut changes = terminal.changes();
+    let pids = timeout(LONG, async {
+        loop {
+            let text = terminal.screen().text();
+            let pids: Vec<String> = text
+                .split_whitespace()
+                .filter_map(|word| Some(word.strip_prefix("pid=")?.to_owned()))
+                .collect();
+            if pids.len() == 6 {
+                return pids;
+            }
+            changes.changed().await.unwrap();
+        }
+    })
+    .await
+    .unwrap();
+    assert!(pids.iter().all(|pid| runs(pid)));
     // As a host does it: in a task of its own.
     let tasks = TaskTracker::new();
     let exit = tasks
@@ -295,7 +303,9 @@ async fn an_end_leaves_nobody() {
         code(0),
         "the farewell was enough for the program itself"
     );
-    assert_eq!(sleepers(1001, &marker), Vec::<i32>::new());
+    let left: Vec<&String> = pids.iter().filter(|pid| runs(pid)).collect();
+    assert!(left.is_empty(), "{left:?}");
+    assert_eq!(carriers(&marker), Vec::<i32>::new());
 }
 
 #[tokio::test]

@@ -1,5 +1,9 @@
 //! The command line: arguments, one file per verb, the only printer, exit codes.
 
+mod args;
+mod failure;
+mod output;
+
 use std::process::ExitCode;
 
 /// Runs the command that the process was started with.

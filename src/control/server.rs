@@ -443,7 +443,7 @@ mod tests {
             request = request.header(*name, *value);
         }
         let response = server
-            .answer(request.body(Full::from(body.to_owned())).unwrap())
+            .answer(request.body(Full::<Bytes>::from(body.to_owned())).unwrap())
             .await;
         let status = response.status().as_u16();
         let body = response.into_body().collect().await.unwrap().to_bytes();

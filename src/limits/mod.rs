@@ -1,1 +1,34 @@
-//! Makes requests wait until every budget has room.
+//! Makes requests wait until every budget of their pool has room, and says why they wait.
+//!
+//! A request meets [`Gate::admit`] with an estimate of its cost ([`Ask`]). It becomes a [`Permit`] when the requests
+//! per second, the rolling windows of prompt, uncached prompt and generated tokens of its pool, and the day's cap all
+//! have room; until then it stands in its pool's queue, first come, first served. A permit ends exactly once: settled
+//! with real usage, left unmetered, refused by the upstream, or given back by its destructor.
+//!
+//! # Invariants
+//!
+//! - In no instant do the tokens of the last window exceed the effective limit, given true costs; the one exception is
+//!   a request larger than the limit, which runs alone.
+//! - What is used is the sum of the live log entries and of the holds in flight; when all requests ended and a window
+//!   has passed, it is zero.
+//! - A request at the head of its queue that fits is admitted in the same critical section that made it fit.
+//! - A learned limit never exceeds what the user configured.
+//! - A refused request changes nothing.
+//!
+//! # What it does not do
+//!
+//! It never sees HTTP or files, asks no clock and starts no task: `Limiter` is a state machine that takes the time
+//! and returns decisions, [`Gate`] is the thin asynchronous handle around it. It does not estimate tokens; `usage`
+//! does.
+
+mod ask;
+mod gate;
+mod options;
+mod saved;
+mod snapshot;
+
+pub use ask::{Ask, Budget, Refusal, RefusalKind, Ticket};
+pub use gate::{Gate, Permit};
+pub use options::{HeaderUnit, Options, Ratio};
+pub use saved::Saved;
+pub use snapshot::{DayView, PoolView, QueueView, RequestsView, Snapshot, Wait};

@@ -3,6 +3,8 @@
 //! Counts are whole tokens in `u64`, never floats. `prompt` always includes the cached part, whatever the
 //! upstream's own field does: the difference is settled once, where a dialect is read.
 
+mod count;
 mod tokens;
 
+pub use count::{Estimate, Estimator};
 pub use tokens::{Dimensions, Observation, Tokens};

@@ -1,0 +1,128 @@
+//! What a request asks for, and how it is told no.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+/// A request for admission.
+#[derive(Clone, Debug)]
+pub struct Ask {
+    /// What the upstream limits as one: account and model.
+    pub pool: Arc<str>,
+    /// Who asks; for the queue's display.
+    pub terminal: Arc<str>,
+    /// Estimated input tokens, cached ones included.
+    pub prompt: u64,
+    /// Estimated input tokens outside the prompt cache.
+    pub uncached: u64,
+    /// The client's own bound for the output, if it sent one. An upper bound for the reserve, never the reserve.
+    pub max_tokens: Option<u64>,
+    /// How long it may wait, counted from its first arrival.
+    pub patience: Duration,
+    /// The place of a request that was admitted before and that the upstream refused; see `Permit::refused`.
+    pub again: Option<Ticket>,
+}
+
+/// A place in the queue that a refused request keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticket {
+    pub(crate) order: u64,
+    pub(crate) arrived: Duration,
+}
+
+/// The budget that a request waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Budget {
+    /// Requests per second.
+    Requests,
+    /// All input tokens.
+    Prompt,
+    /// Input tokens outside the cache.
+    Uncached,
+    /// Output tokens.
+    Generated,
+    /// The upstream answered 429 and its pool rests.
+    Pause,
+}
+
+impl fmt::Display for Budget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Requests => "requests per second",
+            Self::Prompt => "prompt tokens",
+            Self::Uncached => "uncached prompt tokens",
+            Self::Generated => "generated tokens",
+            Self::Pause => "a pause after the upstream's 429",
+        })
+    }
+}
+
+/// Why a request was not admitted. Its text is one short line that no client mistakes for another kind of error.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", self.message())]
+pub struct Refusal {
+    /// The reason.
+    pub kind: RefusalKind,
+    /// When to try again: whole seconds, at least one, as `Retry-After` wants them.
+    pub retry_after: u64,
+}
+
+/// The reason of a refusal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RefusalKind {
+    /// The wait would be, or was, longer than the request's patience.
+    Queue {
+        /// How long it would still have to wait.
+        eta: Duration,
+        /// What it waits for.
+        budget: Budget,
+    },
+    /// The day's cap is reached.
+    Daily {
+        /// Start of the next calendar day.
+        resets_at: DateTime<Utc>,
+    },
+    /// The queue has no place.
+    Full,
+    /// kimiq is ending.
+    ShuttingDown,
+}
+
+impl Refusal {
+    pub(crate) fn new(kind: RefusalKind, wait: Duration) -> Self {
+        let whole = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        Self {
+            kind,
+            retry_after: whole.max(1),
+        }
+    }
+
+    /// One line for the user.
+    pub fn message(&self) -> String {
+        match &self.kind {
+            RefusalKind::Queue { budget, .. } => format!(
+                "kimiq: waiting for {budget}; free in about {} s",
+                self.retry_after
+            ),
+            RefusalKind::Daily { resets_at } => format!(
+                "kimiq: daily_token_limit reached; resets at {}",
+                resets_at.format("%Y-%m-%d %H:%M UTC")
+            ),
+            RefusalKind::Full => "kimiq: the queue is full".to_owned(),
+            RefusalKind::ShuttingDown => "kimiq is shutting down".to_owned(),
+        }
+    }
+
+    /// The `type` of the error body. `daily_token_limit` is final; the client must not retry it.
+    pub fn error_type(&self) -> &'static str {
+        match self.kind {
+            RefusalKind::Queue { .. } | RefusalKind::Full => "rate_limit_error",
+            RefusalKind::Daily { .. } => "daily_token_limit",
+            RefusalKind::ShuttingDown => "api_error",
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Joins the code points of one visible character into one cell.

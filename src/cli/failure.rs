@@ -8,6 +8,9 @@ use std::fmt;
 use std::io;
 use std::process::ExitCode;
 
+use serde::Deserialize;
+use serde::Serialize;
+
 use crate::cli::output::Output;
 use crate::config::ConfigError;
 use crate::control::ControlError;
@@ -51,6 +54,12 @@ pub(crate) struct Failure {
     silent: bool,
 }
 
+#[derive(Serialize, Deserialize)]
+struct Told {
+    code: u8,
+    text: String,
+}
+
 /// What a verb returns.
 pub(crate) type Outcome = Result<(), Failure>;
 
@@ -89,8 +98,23 @@ impl Failure {
         self
     }
 
-    pub(crate) fn kind(&self) -> Kind {
-        self.kind
+    /// The failure as one line, for the command that started a host.
+    pub(crate) fn as_line(&self) -> String {
+        let told = Told {
+            code: self.kind.code(),
+            text: self.to_string(),
+        };
+        serde_json::to_string(&told).unwrap_or_else(|_| "failed".to_owned())
+    }
+
+    /// What [`Self::as_line`] said.
+    pub(crate) fn told(line: &str) -> Self {
+        let Ok(told) = serde_json::from_str::<Told>(line) else {
+            return Self::new(Kind::Failed, format!("the host said `{line}`"));
+        };
+        let kinds = [Kind::Usage, Kind::Settings, Kind::NotRunning, Kind::Unwell, Kind::Client];
+        let kind = kinds.into_iter().find(|kind| kind.code() == told.code);
+        Self::new(kind.unwrap_or(Kind::Failed), told.text)
     }
 
     /// Tells the failure and gives the exit code.

@@ -122,8 +122,8 @@ pub const SETTINGS: &[Setting] = &[
     ),
     seed("FIREWORKS_PROXY_PORT", plain("proxy.port", PORT)),
     plain("proxy.upstream", Shape::Url),
-    plain("proxy.connection", Shape::Word(&["pooled", "fresh"])),
-    plain("proxy.allow_plain_http", Shape::Switch),
+    plain("upstream.connection", Shape::Word(&["pooled", "fresh"])),
+    plain("upstream.allow_plain", Shape::Switch),
     plain("host.port", PORT),
     plain("host.grace", SECONDS),
     plain(

@@ -123,7 +123,10 @@ impl Snapshot {
         let longest = self.queue.iter().map(|q| q.wait.waited_ms).max();
         let mut line = format!("queue {}", self.queue.len());
         if let Some(longest) = longest {
-            append(&mut line, format_args!(" (longest wait {} s)", longest / 1000));
+            append(
+                &mut line,
+                format_args!(" (longest wait {} s)", longest / 1000),
+            );
         }
         for pool in &self.pools {
             let of = |used: u64, held: u64, cap: u64| format!("{}/{cap}", used + held);

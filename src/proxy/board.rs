@@ -1,0 +1,238 @@
+//! What each terminal is doing, as its traffic tells it.
+//!
+//! States are counted, because subagents, titles and compaction run beside the main conversation of a terminal. Every
+//! exchange stands on the board through a guard, so that none can stay behind.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use crate::usage::Tokens;
+
+/// Where an exchange stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Waiting for its budgets.
+    Queued,
+    /// Sent; no byte of the answer yet.
+    Sent,
+    /// The answer flows.
+    Streaming,
+    /// The upstream refused; the next try is due.
+    BackingOff,
+}
+
+/// How the last exchange of a terminal ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// The model finished its turn.
+    Finished,
+    /// The model asked for tools: the client will come back.
+    WantsTools,
+    /// The client went away.
+    Cancelled,
+    /// No whole answer came.
+    Failed,
+    /// The day's cap refused it.
+    Capped,
+}
+
+/// What is known of one terminal.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Activity {
+    /// Exchanges that wait for their budgets.
+    pub queued: u32,
+    /// Exchanges that were sent and not answered yet.
+    pub sent: u32,
+    /// Exchanges whose answer flows.
+    pub streaming: u32,
+    /// Exchanges between two tries.
+    pub backing_off: u32,
+    /// Exchanges ever seen.
+    pub requests: u64,
+    /// How the last one ended.
+    pub last: Option<Outcome>,
+    /// The client's session, as its requests name it.
+    pub session: Option<String>,
+    /// Tokens of all its exchanges.
+    pub tokens: Tokens,
+}
+
+impl Activity {
+    /// Exchanges under way.
+    pub fn in_flight(&self) -> u32 {
+        self.queued + self.sent + self.streaming + self.backing_off
+    }
+
+    fn count(&mut self, phase: Phase) -> &mut u32 {
+        match phase {
+            Phase::Queued => &mut self.queued,
+            Phase::Sent => &mut self.sent,
+            Phase::Streaming => &mut self.streaming,
+            Phase::BackingOff => &mut self.backing_off,
+        }
+    }
+}
+
+/// The activities of all terminals.
+#[derive(Clone, Debug)]
+pub struct Board {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    terminals: Mutex<HashMap<Arc<str>, Activity>>,
+    version: watch::Sender<u64>,
+}
+
+impl Default for Board {
+    fn default() -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                terminals: Mutex::default(),
+                version: watch::Sender::new(0),
+            }),
+        }
+    }
+}
+
+impl Board {
+    /// What a terminal is doing; nothing for one that never asked.
+    pub fn activity(&self, terminal: &str) -> Activity {
+        self.inner
+            .terminals
+            .lock()
+            .get(terminal)
+            .cloned()
+            .unwrap_or_default()
+    }
+
+    /// Sees a new number whenever any activity changed.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.inner.version.subscribe()
+    }
+
+    /// Forgets a terminal that is gone.
+    pub fn forget(&self, terminal: &str) {
+        self.inner.terminals.lock().remove(terminal);
+        self.changed();
+    }
+
+    /// An exchange of this terminal begins.
+    pub(super) fn enter(&self, terminal: &Arc<str>, session: Option<&str>) -> Entry {
+        {
+            let mut terminals = self.inner.terminals.lock();
+            let activity = terminals.entry(terminal.clone()).or_default();
+            activity.requests += 1;
+            *activity.count(Phase::Queued) += 1;
+            if let Some(session) = session {
+                activity.session = Some(session.to_owned());
+            }
+        }
+        self.changed();
+        Entry {
+            board: self.clone(),
+            terminal: terminal.clone(),
+            phase: Phase::Queued,
+            ended: None,
+        }
+    }
+
+    fn changed(&self) {
+        self.inner.version.send_modify(|version| *version += 1);
+    }
+}
+
+/// An exchange on the board; dropping it takes it off.
+#[derive(Debug)]
+pub(super) struct Entry {
+    board: Board,
+    terminal: Arc<str>,
+    phase: Phase,
+    ended: Option<(Outcome, Tokens)>,
+}
+
+impl Entry {
+    pub(super) fn phase(&mut self, phase: Phase) {
+        if self.phase == phase {
+            return;
+        }
+        if let Some(activity) = self.board.inner.terminals.lock().get_mut(&self.terminal) {
+            let leaving = activity.count(self.phase);
+            *leaving = leaving.saturating_sub(1);
+            *activity.count(phase) += 1;
+        }
+        self.phase = phase;
+        self.board.changed();
+    }
+
+    /// How it ended and what it cost; without this it counts as cancelled.
+    pub(super) fn end(&mut self, outcome: Outcome, tokens: Tokens) {
+        self.ended = Some((outcome, tokens));
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        let (outcome, tokens) = self
+            .ended
+            .unwrap_or((Outcome::Cancelled, Tokens::default()));
+        // A terminal that was forgotten meanwhile is not brought back.
+        if let Some(activity) = self.board.inner.terminals.lock().get_mut(&self.terminal) {
+            let leaving = activity.count(self.phase);
+            *leaving = leaving.saturating_sub(1);
+            activity.last = Some(outcome);
+            activity.tokens += tokens;
+        }
+        self.board.changed();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exchanges_are_counted_by_phase_and_leave_however_they_end() {
+        let board = Board::default();
+        let terminal: Arc<str> = "run:1".into();
+        let mut one = board.enter(&terminal, Some("session_1"));
+        let two = board.enter(&terminal, None);
+        one.phase(Phase::Sent);
+        one.phase(Phase::Streaming);
+        let seen = board.activity("run:1");
+        assert_eq!(
+            (seen.queued, seen.sent, seen.streaming, seen.in_flight()),
+            (1, 0, 1, 2)
+        );
+
+        let tokens = Tokens {
+            prompt: 5,
+            ..Tokens::default()
+        };
+        one.end(Outcome::WantsTools, tokens);
+        drop(one);
+        assert_eq!(board.activity("run:1").last, Some(Outcome::WantsTools));
+        drop(two);
+        let seen = board.activity("run:1");
+        assert_eq!(
+            (seen.in_flight(), seen.requests, seen.last),
+            (0, 2, Some(Outcome::Cancelled))
+        );
+        assert_eq!(
+            (seen.tokens, seen.session.as_deref()),
+            (tokens, Some("session_1"))
+        );
+
+        let late = board.enter(&terminal, None);
+        board.forget("run:1");
+        drop(late);
+        assert_eq!(board.activity("run:1"), Activity::default());
+    }
+}

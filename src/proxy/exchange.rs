@@ -1,0 +1,386 @@
+//! One model request, from its first byte to the answer that relays it: the spine.
+//!
+//! The order of the calls in [`exchange`] is the life of a request. Retries live only here and only before the head of
+//! the answer went to the client; the client sees a wait, not an error.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{Request, Response, StatusCode, request};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+use tokio::time::Instant;
+
+use crate::limits::Ask;
+use crate::limits::Permit;
+use crate::proxy::Proxy;
+use crate::proxy::board::{Entry, Outcome, Phase};
+use crate::proxy::fault::Fault;
+use crate::proxy::listener::Answer;
+use crate::proxy::patience;
+use crate::proxy::stream::{Meter, Relay, Subject};
+use crate::upstream::{
+    Connection, Refusal, SendBody, SendError, Upstream, observe, request_headers, response_headers,
+};
+use crate::usage::Tokens;
+use crate::wire::{Dialect, Facts, Scan, Tap};
+
+/// Tries after the first for an upstream that sheds load or cannot be reached.
+const SHED_TRIES: u32 = 3;
+
+/// Tries after the first for a failure of unknown meaning.
+const FAILURE_TRIES: u32 = 1;
+
+/// First pause before a try after shed load; doubles, and up to half of it is added at random.
+const SHED_PAUSE: Duration = Duration::from_millis(500);
+
+/// Most of an error's body that is read to tell its meaning; the rest is dropped with the connection.
+const LONGEST_REFUSAL: usize = 256 * 1024;
+
+/// A request that knows where it goes and in whose name.
+#[derive(Debug)]
+pub(super) struct Call {
+    pub(super) terminal: Arc<str>,
+    pub(super) upstream: Arc<Upstream>,
+    /// Path and query below the upstream's base.
+    pub(super) path: String,
+    pub(super) dialect: Dialect,
+}
+
+/// What follows a try that brought no answer.
+#[derive(Debug, PartialEq, Eq)]
+enum Next {
+    /// Another try on a new connection, at once.
+    Reconnect,
+    /// Another try after a pause.
+    Again(Duration),
+    /// Back into the queue: the pool rests, and the limiter knows until when.
+    Requeue,
+    /// The client gets what the upstream said, or a fault in its place.
+    GiveUp,
+}
+
+/// Counts the tries that are behind a request.
+#[derive(Debug, Default)]
+struct Tries {
+    shed: u32,
+    failed: u32,
+    reconnected: bool,
+}
+
+pub(super) async fn exchange(
+    proxy: &Arc<Proxy>,
+    call: Call,
+    request: Request<Incoming>,
+) -> Result<Response<Answer>, Fault> {
+    let (head, body) = request.into_parts();
+    let (chunks, facts) = receive(body, proxy.options.largest_body).await?;
+    let subject = subject(&call, &facts)?;
+    let pool = call.upstream.pool(&subject.model);
+    let arrived = Instant::now();
+    let estimate =
+        proxy
+            .estimator
+            .estimate(&subject.model, subject.session(), facts.text_bytes, arrived);
+    let patience = patience::of(&head.headers, proxy.options.max_wait).longest;
+    let mut entry = proxy.board.enter(&call.terminal, facts.session.as_deref());
+    let mut tries = Tries::default();
+    let mut place = None;
+    loop {
+        entry.phase(Phase::Queued);
+        let ask = Ask {
+            pool: pool.clone(),
+            terminal: call.terminal.clone(),
+            prompt: estimate.prompt,
+            uncached: estimate.uncached,
+            max_tokens: facts.max_output,
+            patience,
+            again: place.take(),
+        };
+        let mut permit = match proxy.gate.admit(ask).await {
+            Ok(permit) => permit,
+            Err(refusal) => return Err(refused(&mut entry, refusal)),
+        };
+        entry.phase(Phase::Sent);
+        let sent = send(proxy, &call, &head, &chunks, &tries, &mut permit).await;
+        if let Ok(answer) = &sent
+            && let Some(seen) = observe(answer.headers())
+        {
+            proxy.gate.observe(&pool, seen);
+        }
+        let (next, said) = match sent {
+            Ok(answer) if answer.status().is_success() => {
+                entry.phase(Phase::Streaming);
+                return Ok(relay(proxy, call.dialect, subject, permit, entry, answer));
+            }
+            Ok(answer) => {
+                let (parts, text) = read_refusal(answer).await;
+                let refusal = Refusal::of(parts.status, &parts.headers, &text, (proxy.wall)());
+                if let Refusal::Throttled { after } = refusal {
+                    proxy.gate.throttled(&pool, after);
+                }
+                (tries.after_refusal(refusal), Ok((parts, text)))
+            }
+            Err(error) => (tries.after_error(&error), Err(error)),
+        };
+        let pause = match next {
+            Next::Reconnect => Duration::ZERO,
+            Next::Again(pause) if arrived.elapsed() + pause < patience => pause,
+            Next::Requeue => Duration::ZERO,
+            Next::Again(_) | Next::GiveUp => {
+                entry.end(Outcome::Failed, Tokens::default());
+                return said.map_or_else(
+                    |error| Err(unreachable_upstream(&error)),
+                    |(parts, text)| pass_on(parts, text),
+                );
+            }
+        };
+        // A request that the upstream did not take cost nothing; it keeps its place in the queue.
+        place = Some(permit.refused());
+        entry.phase(Phase::BackingOff);
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// Reads the whole request and looks at it while it comes. It is kept in its chunks, to be sent as it came.
+async fn receive(body: Incoming, largest: u64) -> Result<(Arc<[Bytes]>, Facts), Fault> {
+    let too_large = || {
+        let message = format!(
+            "the request is larger than {largest} bytes, the bound of `proxy.largest_body`"
+        );
+        Fault::client(StatusCode::PAYLOAD_TOO_LARGE, "request_too_large", message)
+    };
+    let mut body = Limited::new(body, usize::try_from(largest).unwrap_or(usize::MAX));
+    let mut chunks = Vec::new();
+    let mut scan = Scan::default();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| {
+            if error.is::<http_body_util::LengthLimitError>() {
+                too_large()
+            } else {
+                let message = "the request broke off before its end";
+                Fault::client(StatusCode::BAD_REQUEST, "invalid_request_error", message)
+            }
+        })?;
+        if let Ok(chunk) = frame.into_data() {
+            scan.feed(&chunk);
+            chunks.push(chunk);
+        }
+    }
+    Ok((chunks.into(), scan.finish()))
+}
+
+fn subject(call: &Call, facts: &Facts) -> Result<Subject, Fault> {
+    let bad = |message| {
+        Err(Fault::client(
+            StatusCode::BAD_REQUEST,
+            "invalid_request_error",
+            message,
+        ))
+    };
+    if !facts.whole {
+        return bad("the request's body is no whole JSON object");
+    }
+    let Some(model) = facts.model.clone() else {
+        return bad("the request names no `model`");
+    };
+    Ok(Subject {
+        terminal: call.terminal.clone(),
+        model,
+        session: facts.session.clone(),
+        text_bytes: facts.text_bytes,
+    })
+}
+
+/// Sends the request and waits for the head of the answer. The prompt is charged from the moment its last byte left.
+async fn send(
+    proxy: &Proxy,
+    call: &Call,
+    head: &request::Parts,
+    chunks: &Arc<[Bytes]>,
+    tries: &Tries,
+    permit: &mut Permit,
+) -> Result<Response<Incoming>, SendError> {
+    let headers = request_headers(head.headers.clone(), &call.upstream);
+    let connection = if tries.reconnected {
+        Connection::Fresh
+    } else {
+        Connection::Pooled
+    };
+    let (body, gone) = SendBody::kept(chunks.clone());
+    let answer = proxy.client.send(
+        &call.upstream,
+        head.method.clone(),
+        &call.path,
+        headers,
+        body,
+        connection,
+    );
+    let mut answer = std::pin::pin!(answer);
+    tokio::select! {
+        biased;
+        // An answer may come before the body is out; then the upstream has charged what it has.
+        Ok(()) = gone => {
+            permit.sent();
+            answer.await
+        }
+        answer = &mut answer => {
+            if answer.is_ok() {
+                permit.sent();
+            }
+            answer
+        }
+    }
+}
+
+fn relay(
+    proxy: &Arc<Proxy>,
+    dialect: Dialect,
+    subject: Subject,
+    permit: Permit,
+    entry: Entry,
+    answer: Response<Incoming>,
+) -> Response<Answer> {
+    let (mut parts, body) = answer.into_parts();
+    let content = parts
+        .headers
+        .get(CONTENT_TYPE)
+        .map_or(&b""[..], |value| value.as_bytes());
+    let events = content.starts_with(b"text/event-stream");
+    parts.headers = response_headers(parts.headers);
+    let meter = Meter::new(
+        proxy.clone(),
+        subject,
+        permit,
+        entry,
+        Tap::new(dialect, events),
+    );
+    Response::from_parts(parts, Answer::Relay(Relay::new(body, meter, events)))
+}
+
+/// The head and the beginning of an answer that is no success.
+async fn read_refusal(answer: Response<Incoming>) -> (http::response::Parts, Bytes) {
+    let (parts, body) = answer.into_parts();
+    match Limited::new(body, LONGEST_REFUSAL).collect().await {
+        Ok(text) => (parts, text.to_bytes()),
+        // The status still tells most; an explanation that broke off is none.
+        Err(error) => {
+            tracing::debug!(%error, "the upstream's explanation could not be read");
+            (parts, Bytes::new())
+        }
+    }
+}
+
+/// What the upstream said, as the client would have seen it without us, but for statuses that the clients take for
+/// final although they mean a gateway's trouble.
+fn pass_on(mut parts: http::response::Parts, text: Bytes) -> Result<Response<Answer>, Fault> {
+    if (520..=524).contains(&parts.status.as_u16()) {
+        let message = format!("the upstream's gateway answered {}", parts.status.as_u16());
+        return Err(Fault::upstream(StatusCode::SERVICE_UNAVAILABLE, message));
+    }
+    parts.headers = response_headers(parts.headers);
+    parts.headers.remove(http::header::CONTENT_LENGTH);
+    Ok(Response::from_parts(parts, Answer::full(text)))
+}
+
+fn refused(entry: &mut Entry, refusal: crate::limits::Refusal) -> Fault {
+    let capped = matches!(refusal.kind, crate::limits::RefusalKind::Daily { .. });
+    entry.end(
+        if capped {
+            Outcome::Capped
+        } else {
+            Outcome::Failed
+        },
+        Tokens::default(),
+    );
+    refusal.into()
+}
+
+fn unreachable_upstream(error: &SendError) -> Fault {
+    let mut message = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        message = format!("{message}: {cause}");
+        source = cause.source();
+    }
+    Fault::upstream(StatusCode::BAD_GATEWAY, message)
+}
+
+impl Tries {
+    fn after_refusal(&mut self, refusal: Refusal) -> Next {
+        match refusal {
+            Refusal::Throttled { .. } => Next::Requeue,
+            Refusal::Shed => self.again_after_shed(),
+            Refusal::Failed if self.failed < FAILURE_TRIES => {
+                self.failed += 1;
+                Next::Again(jittered(SHED_PAUSE))
+            }
+            Refusal::Failed | Refusal::Exhausted | Refusal::Caller => Next::GiveUp,
+        }
+    }
+
+    fn after_error(&mut self, error: &SendError) -> Next {
+        match error {
+            SendError::Address(_) => Next::GiveUp,
+            SendError::Connect { .. } => self.again_after_shed(),
+            // A pooled connection that had died looks like this; a new one tells whether the upstream is well.
+            SendError::Broken { .. } if !self.reconnected => {
+                self.reconnected = true;
+                Next::Reconnect
+            }
+            SendError::Broken { .. } => Next::GiveUp,
+        }
+    }
+
+    fn again_after_shed(&mut self) -> Next {
+        if self.shed >= SHED_TRIES {
+            return Next::GiveUp;
+        }
+        let pause = SHED_PAUSE * 2u32.pow(self.shed);
+        self.shed += 1;
+        Next::Again(jittered(pause))
+    }
+}
+
+/// The pause and up to half of it more, so that terminals that failed together do not return together.
+fn jittered(pause: Duration) -> Duration {
+    let mut byte = [0; 1];
+    // Without randomness the pause is only less even.
+    if getrandom::fill(&mut byte).is_err() {
+        return pause;
+    }
+    pause + pause * u32::from(byte[0]) / 512
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_are_tried_again_by_their_meaning() {
+        let mut tries = Tries::default();
+        for _ in 0..10 {
+            assert_eq!(
+                tries.after_refusal(Refusal::Throttled { after: None }),
+                Next::Requeue
+            );
+        }
+        for n in 0..SHED_TRIES {
+            let Next::Again(pause) = tries.after_refusal(Refusal::Shed) else {
+                panic!()
+            };
+            let least = SHED_PAUSE * 2u32.pow(n);
+            assert!(pause >= least && pause <= least * 3 / 2);
+        }
+        assert_eq!(tries.after_refusal(Refusal::Shed), Next::GiveUp);
+        assert!(matches!(
+            tries.after_refusal(Refusal::Failed),
+            Next::Again(_)
+        ));
+        assert_eq!(tries.after_refusal(Refusal::Failed), Next::GiveUp);
+        assert_eq!(tries.after_refusal(Refusal::Caller), Next::GiveUp);
+        assert_eq!(tries.after_refusal(Refusal::Exhausted), Next::GiveUp);
+    }
+}

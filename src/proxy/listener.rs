@@ -1,0 +1,381 @@
+//! The loopback socket: accepts connections, checks who asks, and hands each request to where it belongs.
+//!
+//! Three kinds of request exist: those for kimiq itself go aside to the handler that the host brought; model requests
+//! walk the spine; everything else below a route passes straight through to its upstream, body and answer unread.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{HOST, HeaderName, ORIGIN};
+use http::{Request, Response, StatusCode};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::Full;
+use http_body_util::combinators::BoxBody;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::proxy::Proxy;
+use crate::proxy::exchange::{Call, exchange};
+use crate::proxy::fault::Fault;
+use crate::proxy::interim::Shared;
+use crate::proxy::patience;
+use crate::proxy::route::{Path, split};
+use crate::proxy::stream::{BodyError, Relay};
+use crate::upstream::{Connection, SendBody, Upstream, request_headers, response_headers};
+use crate::wire::Dialect;
+
+/// Carries a terminal's key.
+const KEY_HEADER: HeaderName = HeaderName::from_static("x-kimiq-key");
+
+/// How long the head of a request may take to arrive.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Who asks on a path without a route.
+const ANONYMOUS: &str = "proxy";
+
+/// The answer of the host's own handler.
+pub type Aside = Response<BoxBody<Bytes, Infallible>>;
+
+/// The host's own handler, for requests that are not for an upstream; `Err` gives back a request that is none of its.
+pub type AsideHandler = Arc<
+    dyn Fn(
+            Request<Incoming>,
+        ) -> Pin<Box<dyn Future<Output = Result<Aside, Request<Incoming>>> + Send>>
+        + Send
+        + Sync,
+>;
+
+/// Serves connections until `stop` is cancelled, then lets those that are busy end. Each connection is a task of
+/// `tasks`; dropping them cuts what still runs.
+pub async fn serve(
+    listener: TcpListener,
+    proxy: Arc<Proxy>,
+    aside: AsideHandler,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+) {
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                tasks.spawn(connection(
+                    stream,
+                    proxy.clone(),
+                    aside.clone(),
+                    stop.clone(),
+                ));
+            }
+            Err(error) => {
+                // Out of descriptors, usually: one that closes makes room. Without a pause this would spin.
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn connection(
+    stream: TcpStream,
+    proxy: Arc<Proxy>,
+    aside: AsideHandler,
+    stop: CancellationToken,
+) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "a connection keeps its delay");
+    }
+    let shared = Shared::new(stream);
+    let signs = shared.clone();
+    let service = service_fn(move |request| {
+        let (proxy, aside, signs) = (proxy.clone(), aside.clone(), signs.clone());
+        async move { Ok::<_, Infallible>(answer(&proxy, &aside, &signs, request).await) }
+    });
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .serve_connection(TokioIo::new(shared), service)
+        .with_upgrades();
+    let mut served = pin!(served);
+    let ended = tokio::select! {
+        ended = &mut served => ended,
+        () = stop.cancelled() => {
+            served.as_mut().graceful_shutdown();
+            served.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection ended early");
+    }
+}
+
+async fn answer(
+    proxy: &Arc<Proxy>,
+    aside: &AsideHandler,
+    signs: &Shared,
+    request: Request<Incoming>,
+) -> Response<Answer> {
+    let sign_every = patience::of(request.headers(), None).sign_every;
+    let mut answer = pin!(dispatch(proxy, aside, request));
+    let answer = loop {
+        // Both futures are cheap to ask again: the timer is only made for clients that want signs.
+        tokio::select! {
+            biased;
+            answer = &mut answer => break answer,
+            () = pause(sign_every) => signs.sign_of_life(),
+        }
+    };
+    answer.unwrap_or_else(|fault| {
+        tracing::info!(side = ?fault.side, status = fault.status.as_u16(), message = %fault.message, "refused");
+        fault.response().map(|text| Answer::full(text.into()))
+    })
+}
+
+async fn pause(length: Option<Duration>) {
+    match length {
+        Some(length) => tokio::time::sleep(length).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn dispatch(
+    proxy: &Arc<Proxy>,
+    aside: &AsideHandler,
+    request: Request<Incoming>,
+) -> Result<Response<Answer>, Fault> {
+    check_origin(&request)?;
+    let path = request
+        .uri()
+        .path_and_query()
+        .map_or("/", |path| path.as_str())
+        .to_owned();
+    let (terminal, upstream, rest) = match split(&path) {
+        Path::Named { route, rest } => {
+            let key = request
+                .headers()
+                .get(KEY_HEADER)
+                .map_or(&b""[..], |value| value.as_bytes());
+            (terminal_of(proxy, key)?, named(proxy, route)?, rest)
+        }
+        Path::Keyed { key, route, rest } => (
+            terminal_of(proxy, key.as_bytes())?,
+            named(proxy, route)?,
+            rest,
+        ),
+        Path::Plain => {
+            let request = match aside(request).await {
+                Ok(answer) => return Ok(answer.map(Answer::Aside)),
+                Err(request) => request,
+            };
+            let Some(upstream) = proxy.routes.default() else {
+                return Err(Fault::client(
+                    StatusCode::NOT_FOUND,
+                    "not_found_error",
+                    "kimiq has nothing at this path",
+                ));
+            };
+            return forward(proxy, ANONYMOUS.into(), upstream, path, request).await;
+        }
+    };
+    let rest = if rest.starts_with('/') {
+        rest.to_owned()
+    } else {
+        format!("/{rest}")
+    };
+    forward(proxy, terminal, upstream, rest, request).await
+}
+
+async fn forward(
+    proxy: &Arc<Proxy>,
+    terminal: Arc<str>,
+    upstream: Arc<Upstream>,
+    path: String,
+    request: Request<Incoming>,
+) -> Result<Response<Answer>, Fault> {
+    let bare = path.split('?').next().unwrap_or_default();
+    match Dialect::of_path(bare) {
+        Some(dialect) if request.method() == http::Method::POST => {
+            let call = Call {
+                terminal,
+                upstream,
+                path,
+                dialect,
+            };
+            exchange(proxy, call, request).await
+        }
+        _ => pass_through(proxy, &upstream, &path, request).await,
+    }
+}
+
+/// Anything that is no model request: models, files, usage of the account.
+async fn pass_through(
+    proxy: &Proxy,
+    upstream: &Upstream,
+    path: &str,
+    request: Request<Incoming>,
+) -> Result<Response<Answer>, Fault> {
+    let (head, body) = request.into_parts();
+    let headers = request_headers(head.headers, upstream);
+    let body = SendBody::Streamed(body);
+    let sent = proxy
+        .client
+        .send(
+            upstream,
+            head.method,
+            path,
+            headers,
+            body,
+            Connection::Pooled,
+        )
+        .await;
+    let answer =
+        sent.map_err(|error| Fault::upstream(StatusCode::BAD_GATEWAY, error.to_string()))?;
+    let (mut parts, body) = answer.into_parts();
+    parts.headers = response_headers(parts.headers);
+    Ok(Response::from_parts(parts, Answer::Through(body)))
+}
+
+/// A web page in the user's browser can reach a loopback port. It cannot pretend that it asked for this host, and it
+/// cannot hide that it is a page.
+fn check_origin(request: &Request<Incoming>) -> Result<(), Fault> {
+    let refused = |message| {
+        Err(Fault::client(
+            StatusCode::FORBIDDEN,
+            "permission_error",
+            message,
+        ))
+    };
+    let host = request
+        .headers()
+        .get(HOST)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    if !is_loopback_host(host) {
+        return refused("kimiq answers only under a loopback address");
+    }
+    let origin = request
+        .headers()
+        .get(ORIGIN)
+        .and_then(|value| value.to_str().ok());
+    let local = |origin: &str| {
+        origin
+            .strip_prefix("http://")
+            .is_some_and(|origin| origin == host)
+    };
+    if origin.is_some_and(|origin| !local(origin)) {
+        return refused("kimiq answers no page of another origin");
+    }
+    Ok(())
+}
+
+fn is_loopback_host(host: &str) -> bool {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    };
+    matches!(name, "127.0.0.1" | "localhost" | "[::1]")
+}
+
+fn terminal_of(proxy: &Proxy, key: &[u8]) -> Result<Arc<str>, Fault> {
+    proxy.keys.terminal_of(key).ok_or_else(|| {
+        let message = "this terminal's key is not known to kimiq; restart the terminal";
+        Fault::client(StatusCode::UNAUTHORIZED, "authentication_error", message)
+    })
+}
+
+fn named(proxy: &Proxy, route: &str) -> Result<Arc<Upstream>, Fault> {
+    proxy.routes.find(route).ok_or_else(|| {
+        let message = format!("kimiq knows no provider `{route}`; type /reload in the terminal");
+        Fault::client(StatusCode::NOT_FOUND, "not_found_error", message)
+    })
+}
+
+/// Every body that goes to a client.
+#[derive(Debug)]
+pub(super) enum Answer {
+    /// A model's answer, metered.
+    Relay(Relay),
+    /// An answer that is none of a model.
+    Through(Incoming),
+    /// Words of our own.
+    Full(Full<Bytes>),
+    /// The host's own handler.
+    Aside(BoxBody<Bytes, Infallible>),
+}
+
+impl Answer {
+    pub(super) fn full(text: Bytes) -> Self {
+        Self::Full(Full::new(text))
+    }
+}
+
+impl Body for Answer {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.get_mut() {
+            Self::Relay(body) => Pin::new(body).poll_frame(context),
+            Self::Through(body) => Pin::new(body).poll_frame(context).map_err(Into::into),
+            Self::Full(body) => Pin::new(body)
+                .poll_frame(context)
+                .map_err(|never| match never {}),
+            Self::Aside(body) => Pin::new(body)
+                .poll_frame(context)
+                .map_err(|never| match never {}),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Relay(body) => body.is_end_stream(),
+            Self::Through(body) => body.is_end_stream(),
+            Self::Full(body) => body.is_end_stream(),
+            Self::Aside(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Relay(body) => body.size_hint(),
+            Self::Through(body) => body.size_hint(),
+            Self::Full(body) => body.size_hint(),
+            Self::Aside(body) => body.size_hint(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_loopback_names_are_hosts() {
+        for (host, expected) in [
+            ("127.0.0.1:8787", true),
+            ("localhost", true),
+            ("localhost:1", true),
+            ("[::1]:9", true),
+            ("evil.example", false),
+            ("127.0.0.1.evil.example:80", false),
+            ("", false),
+        ] {
+            assert_eq!(is_loopback_host(host), expected, "{host}");
+        }
+    }
+}

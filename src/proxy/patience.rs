@@ -1,0 +1,64 @@
+//! How long the asking client waits for the first byte, and what keeps it waiting.
+//!
+//! Measured: Kimi Code 2.1.0 gives up 300 s after the last sign of life and 600 s after the request at the latest; an
+//! interim `102` is such a sign. The Python clients wait 600 s and want no sign.
+
+use std::time::Duration;
+
+use http::HeaderMap;
+use http::header::USER_AGENT;
+
+/// Taken off every limit, so that an answer still arrives in time.
+const MARGIN: Duration = Duration::from_secs(10);
+
+/// The clients' own limit on a request without a byte of its answer.
+const TOTAL: Duration = Duration::from_secs(600);
+
+/// Interim signs go out this far apart: several in each 300 s of the client's patience.
+const SIGN_EVERY: Duration = Duration::from_secs(60);
+
+/// A client's patience.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Patience {
+    /// The longest wait for the head of an answer.
+    pub(super) longest: Duration,
+    /// How often an interim `102` is due; `None` for clients that need none.
+    pub(super) sign_every: Option<Duration>,
+}
+
+/// Reads a client's patience off its headers; `set` is the user's own limit.
+pub(super) fn of(headers: &HeaderMap, set: Option<Duration>) -> Patience {
+    let text = |name: &str| {
+        headers
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default()
+    };
+    let runs_on_node = text(USER_AGENT.as_str()).starts_with("kimi-code-cli/")
+        || text("x-stainless-runtime") == "node";
+    Patience {
+        longest: set.unwrap_or(TOTAL - MARGIN),
+        sign_every: runs_on_node.then_some(SIGN_EVERY),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn node_clients_get_signs_and_a_setting_wins() {
+        let mut headers = HeaderMap::new();
+        assert_eq!(of(&headers, None).sign_every, None);
+        headers.insert(USER_AGENT, "kimi-code-cli/2.1.0".parse().unwrap());
+        let patience = of(&headers, Some(Duration::from_secs(7)));
+        assert_eq!(
+            (patience.longest.as_secs(), patience.sign_every),
+            (7, Some(SIGN_EVERY))
+        );
+        headers.insert(USER_AGENT, "KimiCLI/1.51.0".parse().unwrap());
+        assert_eq!(of(&headers, None).sign_every, None);
+        headers.insert("x-stainless-runtime", "node".parse().unwrap());
+        assert_eq!(of(&headers, None).sign_every, Some(SIGN_EVERY));
+    }
+}

@@ -1,0 +1,244 @@
+//! The answer on its way to the client: bytes untouched, looked at as they pass, settled when they end.
+//!
+//! The relay is the response's body, so the client's reading is what drives it: nothing is buffered between the two
+//! sockets. It ends in one of four ways, and each settles the permit: the answer came to its end; it was cut or
+//! stalled, and is broken off towards the client; the client went away and dropped it; it was an error from the start.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::{Instant, Sleep};
+
+use crate::limits::Permit;
+use crate::proxy::Proxy;
+use crate::proxy::board::{Entry, Outcome};
+use crate::usage::{Spent, Tokens};
+use crate::wire::{Ending, Tap};
+
+/// Output is reported to the limiter in portions of about this many tokens, to spare its lock.
+const PORTION: u64 = 32;
+
+/// An answer that was broken off on purpose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Cut {
+    #[error("the upstream ended its answer before the end")]
+    Short,
+    #[error("the upstream sent nothing for too long")]
+    Stalled,
+}
+
+/// The error type of bodies towards the client.
+pub(super) type BodyError = Box<dyn std::error::Error + Send + Sync>;
+
+/// What one exchange is about, kept until it is settled.
+#[derive(Debug)]
+pub(super) struct Subject {
+    pub(super) terminal: Arc<str>,
+    pub(super) model: String,
+    pub(super) session: Option<String>,
+    pub(super) text_bytes: u64,
+}
+
+/// Counts an answer and settles it exactly once.
+#[derive(Debug)]
+pub(super) struct Meter {
+    proxy: Arc<Proxy>,
+    subject: Subject,
+    permit: Option<Permit>,
+    entry: Entry,
+    tap: Tap,
+    /// Output bytes that were not reported to the limiter yet.
+    unreported: u64,
+}
+
+impl Subject {
+    /// The conversation; a client that names none is taken to have one.
+    pub(super) fn session(&self) -> &str {
+        self.session.as_deref().unwrap_or(&self.terminal)
+    }
+}
+
+impl Meter {
+    pub(super) fn new(
+        proxy: Arc<Proxy>,
+        subject: Subject,
+        permit: Permit,
+        entry: Entry,
+        tap: Tap,
+    ) -> Self {
+        Self {
+            proxy,
+            subject,
+            permit: Some(permit),
+            entry,
+            tap,
+            unreported: 0,
+        }
+    }
+
+    fn see(&mut self, chunk: &[u8]) {
+        self.unreported += self.tap.feed(chunk);
+        let tokens = self
+            .proxy
+            .estimator
+            .output_tokens(&self.subject.model, self.unreported);
+        if tokens >= PORTION
+            && let Some(permit) = &mut self.permit
+        {
+            permit.streamed(tokens);
+            self.unreported = 0;
+        }
+    }
+
+    fn settle(&mut self, outcome: Outcome) {
+        let Some(mut permit) = self.permit.take() else {
+            return;
+        };
+        let tokens = if let Some(tokens) = self.tap.tokens() {
+            permit.settle(tokens);
+            self.learn(tokens);
+            tokens
+        } else {
+            permit.streamed(
+                self.proxy
+                    .estimator
+                    .output_tokens(&self.subject.model, self.unreported),
+            );
+            permit.unmetered()
+        };
+        self.book(outcome, tokens, self.tap.tokens().is_none());
+    }
+
+    fn learn(&self, tokens: Tokens) {
+        let subject = &self.subject;
+        let now = Instant::now();
+        self.proxy.estimator.learn(
+            &subject.model,
+            subject.session(),
+            subject.text_bytes,
+            tokens,
+            now,
+        );
+    }
+
+    fn book(&mut self, outcome: Outcome, tokens: Tokens, estimated: bool) {
+        self.proxy.ledger.add(Spent {
+            model: &self.subject.model,
+            terminal: &self.subject.terminal,
+            tokens,
+            estimated,
+        });
+        self.entry.end(outcome, tokens);
+    }
+}
+
+impl Drop for Meter {
+    fn drop(&mut self) {
+        // The client went away. An answer that had told its usage is settled with it all the same.
+        if self.tap.tokens().is_some() {
+            self.settle(Outcome::Cancelled);
+        } else if let Some(permit) = self.permit.take() {
+            let spent = permit.spent();
+            drop(permit);
+            self.book(Outcome::Cancelled, spent, true);
+        }
+    }
+}
+
+/// The body of a relayed answer.
+#[derive(Debug)]
+pub(super) struct Relay {
+    upstream: Incoming,
+    meter: Option<Meter>,
+    /// An event stream must show its end; a plain answer's end is the connection's business.
+    must_end: bool,
+    stall: Duration,
+    deadline: Pin<Box<Sleep>>,
+}
+
+impl Relay {
+    pub(super) fn new(upstream: Incoming, meter: Meter, must_end: bool) -> Self {
+        let stall = meter.proxy.options.stall;
+        Self {
+            upstream,
+            meter: Some(meter),
+            must_end,
+            stall,
+            deadline: Box::pin(tokio::time::sleep(stall)),
+        }
+    }
+
+    fn finish(&mut self, outcome: Outcome) {
+        if let Some(mut meter) = self.meter.take() {
+            meter.settle(outcome);
+        }
+    }
+
+    fn end_of_upstream(&mut self) -> Option<Result<Frame<Bytes>, BodyError>> {
+        let ending = self.meter.as_ref().map(|meter| meter.tap.ending());
+        match ending {
+            Some(Ending::Whole { wants_tools: true }) => self.finish(Outcome::WantsTools),
+            Some(Ending::Whole { wants_tools: false }) => self.finish(Outcome::Finished),
+            Some(Ending::Open) if self.must_end => {
+                self.finish(Outcome::Failed);
+                return Some(Err(Cut::Short.into()));
+            }
+            Some(Ending::Open) => self.finish(Outcome::Finished),
+            Some(Ending::Failed) => self.finish(Outcome::Failed),
+            None => {}
+        }
+        None
+    }
+}
+
+impl Body for Relay {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        let Poll::Ready(frame) = Pin::new(&mut this.upstream).poll_frame(context) else {
+            ready!(this.deadline.as_mut().poll(context));
+            this.finish(Outcome::Failed);
+            return Poll::Ready(Some(Err(Cut::Stalled.into())));
+        };
+        Poll::Ready(match frame {
+            Some(Ok(frame)) => {
+                if let (Some(meter), Some(chunk)) = (&mut this.meter, frame.data_ref()) {
+                    meter.see(chunk);
+                }
+                this.deadline.as_mut().reset(Instant::now() + this.stall);
+                if this.upstream.is_end_stream() {
+                    // The server does not ask again after the last frame.
+                    match this.end_of_upstream() {
+                        None => Some(Ok(frame)),
+                        cut => cut,
+                    }
+                } else {
+                    Some(Ok(frame))
+                }
+            }
+            Some(Err(error)) => {
+                this.finish(Outcome::Failed);
+                Some(Err(error.into()))
+            }
+            None => this.end_of_upstream(),
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.upstream.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.upstream.size_hint()
+    }
+}

@@ -1,0 +1,219 @@
+//! Sends one request to an upstream, over a pooled or a fresh connection.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, Response};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper_rustls::HttpsConnector;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio::sync::oneshot;
+
+use crate::upstream::Upstream;
+
+/// How long an idle connection is kept for the next request.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// How the connections to upstreams are made.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientOptions {
+    /// Make a new connection for every request, as the safest setting.
+    pub always_fresh: bool,
+    /// How long the making of a connection may take.
+    pub connect_timeout: Duration,
+}
+
+impl Default for ClientOptions {
+    fn default() -> Self {
+        Self {
+            always_fresh: false,
+            connect_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Which connection a request goes over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Connection {
+    /// One that is open already, if there is one.
+    Pooled,
+    /// A new one, closed afterwards.
+    Fresh,
+}
+
+/// Why no answer came.
+#[derive(Debug, thiserror::Error)]
+pub enum SendError {
+    /// The address and path make no URL.
+    #[error("the request's path makes no address")]
+    Address(#[source] http::Error),
+    /// No connection could be made.
+    #[error("no connection to `{host}`")]
+    Connect {
+        /// Host and port.
+        host: String,
+        /// What the system or TLS said.
+        #[source]
+        source: hyper_util::client::legacy::Error,
+    },
+    /// The connection ended before the head of an answer came.
+    #[error("the connection to `{host}` broke before an answer came")]
+    Broken {
+        /// Host and port.
+        host: String,
+        /// What the connection said.
+        #[source]
+        source: hyper_util::client::legacy::Error,
+    },
+}
+
+/// Connections to all upstreams. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Client {
+    pooled: hyper_util::client::legacy::Client<HttpsConnector<HttpConnector>, SendBody>,
+    fresh: hyper_util::client::legacy::Client<HttpsConnector<HttpConnector>, SendBody>,
+    always_fresh: bool,
+}
+
+impl Client {
+    /// Reads the platform's trusted roots once. Fails only when they cannot be read.
+    pub fn new(options: ClientOptions) -> std::io::Result<Self> {
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        tcp.set_connect_timeout(Some(options.connect_timeout));
+        let connector = hyper_rustls::HttpsConnectorBuilder::new()
+            .with_provider_and_native_roots(rustls::crypto::ring::default_provider())?
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(tcp);
+        let builder = |idle: usize| {
+            hyper_util::client::legacy::Client::builder(TokioExecutor::new())
+                .pool_timer(TokioTimer::new())
+                .pool_idle_timeout(IDLE)
+                .pool_max_idle_per_host(idle)
+                .build(connector.clone())
+        };
+        Ok(Self {
+            pooled: builder(usize::MAX),
+            fresh: builder(0),
+            always_fresh: options.always_fresh,
+        })
+    }
+
+    /// Sends a request whose path below the upstream's base is `path`, and waits for the head of the answer. Dropping
+    /// the future, or later the answer's body, ends the upstream's work by closing the connection.
+    pub async fn send(
+        &self,
+        upstream: &Upstream,
+        method: Method,
+        path: &str,
+        headers: HeaderMap,
+        body: SendBody,
+        connection: Connection,
+    ) -> Result<Response<Incoming>, SendError> {
+        let mut request = Request::new(body);
+        *request.method_mut() = method;
+        *request.uri_mut() = upstream.uri(path).map_err(SendError::Address)?;
+        *request.headers_mut() = headers;
+        let client = if self.always_fresh || connection == Connection::Fresh {
+            &self.fresh
+        } else {
+            &self.pooled
+        };
+        client.request(request).await.map_err(|source| {
+            let host = upstream.host().to_owned();
+            if source.is_connect() {
+                SendError::Connect { host, source }
+            } else {
+                SendError::Broken { host, source }
+            }
+        })
+    }
+}
+
+/// The body of a request on its way up.
+#[derive(Debug)]
+pub enum SendBody {
+    /// Chunks that are kept, so that the request can be sent again. They are shared, never copied.
+    Kept {
+        /// The chunks, as they came from the client.
+        chunks: Arc<[Bytes]>,
+        /// The next one to send.
+        next: usize,
+        /// Bytes that remain.
+        remaining: u64,
+        /// Told when the last chunk was handed to the connection.
+        gone: Option<oneshot::Sender<()>>,
+    },
+    /// A body that streams through and can be sent only once.
+    Streamed(Incoming),
+}
+
+impl SendBody {
+    /// A body of kept chunks, from its beginning, and a receiver that hears when the last one left. The receiver
+    /// hears nothing when the body is dropped before.
+    pub fn kept(chunks: Arc<[Bytes]>) -> (Self, oneshot::Receiver<()>) {
+        let remaining = chunks.iter().map(|chunk| chunk.len() as u64).sum();
+        let (gone, hears) = oneshot::channel();
+        let body = Self::Kept {
+            chunks,
+            next: 0,
+            remaining,
+            gone: Some(gone),
+        };
+        (body, hears)
+    }
+}
+
+impl Body for SendBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match self.get_mut() {
+            Self::Kept {
+                chunks,
+                next,
+                remaining,
+                gone,
+            } => {
+                let chunk = chunks.get(*next).cloned();
+                if let Some(chunk) = &chunk {
+                    *next += 1;
+                    *remaining -= chunk.len() as u64;
+                }
+                if *next >= chunks.len()
+                    && let Some(gone) = gone.take()
+                {
+                    // Nobody listens any more when an answer came before the body was out.
+                    gone.send(()).ok();
+                }
+                Poll::Ready(chunk.map(|chunk| Ok(Frame::data(chunk))))
+            }
+            Self::Streamed(body) => Pin::new(body).poll_frame(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Kept { chunks, next, .. } => *next >= chunks.len(),
+            Self::Streamed(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Kept { remaining, .. } => SizeHint::with_exact(*remaining),
+            Self::Streamed(body) => body.size_hint(),
+        }
+    }
+}

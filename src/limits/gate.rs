@@ -1,95 +1,437 @@
 //! The asynchronous handle: waiters, permits and the timer around the pure limiter.
+//!
+//! One mutex, never held across an await. Each waiter has a oneshot of its own; nobody is woken to look again. A permit
+//! whose waiter has just gone away is dropped outside the lock and gives itself back. The timer sleeps until the next
+//! instant at which something can change and is re-armed when that instant moves.
 
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, NaiveDate, Utc};
-use tokio::sync::watch;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, oneshot, watch};
+use tokio::time::Instant;
 
-use crate::limits::ask::{Ask, Refusal, Ticket};
+use crate::limits::ask::{Ask, Refusal, RefusalKind, Ticket};
+use crate::limits::limiter::{Decision, Ending, Id, Limiter, Moment};
 use crate::limits::options::Options;
 use crate::limits::saved::Saved;
 use crate::limits::snapshot::{Snapshot, Wait};
 use crate::usage::{Observation, Tokens};
 
+/// Most that chance lengthens the rest after a 429, parts per million.
+const JITTER_PPM: u64 = 500_000;
+
 /// Handle to the limiter; clones share one.
 #[derive(Clone)]
 pub struct Gate {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    origin: Instant,
+    /// What the limiter's clock shows at `origin`: late enough for stamps of an earlier process.
+    start: Duration,
+    wall: fn() -> DateTime<Utc>,
+    /// Time between two charges of one stream.
+    slice: Duration,
+    state: Mutex<State>,
+    rearm: Notify,
     changes: watch::Sender<u64>,
 }
 
-impl Gate {
-    /// A limiter with these settings; `wall` tells the time of day (`clock::wall`).
-    pub fn new(_options: Options, _wall: fn() -> DateTime<Utc>) -> Self {
-        Self {
-            changes: watch::Sender::new(0),
-        }
-    }
-    /// Takes over what an earlier process saved.
-    pub fn restore(&self, _saved: Saved) {}
-    /// Starts the day's count from the ledger.
-    pub fn restore_day(&self, _date: NaiveDate, _used: u64) {}
-    /// What to write to disk.
-    pub fn saved(&self) -> Saved {
-        Saved {
-            version: 1,
-            pools: Vec::new(),
-        }
-    }
-    /// Waits until every budget has room. Dropping the future leaves the queue.
-    pub async fn admit(&self, _ask: Ask) -> Result<Permit, Refusal> {
-        std::future::ready(Ok(Permit {})).await
-    }
-    /// Learns from the headers of an answer, whatever its status.
-    pub fn observe(&self, _pool: &str, _observation: Observation) {}
-    /// The upstream answered 429 for this pool: it rests. Never call it for 503 or 529.
-    pub fn throttled(&self, _pool: &str, _retry_after: Option<Duration>) {}
-    /// Everything at this instant.
-    pub fn snapshot(&self) -> Snapshot {
-        Snapshot::default()
-    }
-    /// The longest wait of a terminal.
-    pub fn wait_of(&self, _terminal: &str) -> Option<Wait> {
-        None
-    }
-    /// Sees a new number whenever something changed.
-    pub fn changes(&self) -> watch::Receiver<u64> {
-        self.changes.subscribe()
-    }
-    /// Refuses everything that waits and everything that comes.
-    pub fn close(&self) {}
-    /// The timer; spawn it once. Ends after `close`.
-    pub async fn drive(self) {
-        std::future::ready(()).await;
+struct State {
+    limiter: Limiter,
+    waiters: HashMap<Id, oneshot::Sender<Answer>>,
+    /// What the timer sleeps until.
+    armed: Option<Duration>,
+    closed: bool,
+    chance: u64,
+}
+
+type Answer = Result<Permit, Refusal>;
+/// An answer and who waits for it; nobody if the waiter has just gone.
+type Delivery = (Option<oneshot::Sender<Answer>>, Answer);
+
+impl fmt::Debug for Gate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gate").finish_non_exhaustive()
     }
 }
 
-/// An admission.
-pub struct Permit {}
-
-impl Permit {
-    /// The request's last byte went out: prompt tokens are charged from now.
-    pub fn sent(&mut self) {}
-    /// So many output tokens came (estimated).
-    pub fn streamed(&mut self, _tokens: u64) {}
-    /// The answer ended and told its usage.
-    pub fn settle(self, _tokens: Tokens) {}
-    /// The answer ended (or broke) without usage: what was estimated stays charged. Returns what was counted.
-    pub fn unmetered(self) -> Tokens {
-        Tokens::default()
-    }
-    /// The upstream did not take it (429, connect error): no charge. The ticket keeps its place.
-    pub fn refused(self) -> Ticket {
-        Ticket {
-            order: 0,
-            arrived: Duration::ZERO,
+impl Gate {
+    /// A limiter with these settings; `wall` tells the time of day (`clock::wall`). Spawn [`Gate::drive`] once.
+    pub fn new(options: Options, wall: fn() -> DateTime<Utc>) -> Self {
+        let origin = Instant::now();
+        let start = options.span() * 2;
+        let now = Moment {
+            at: start,
+            wall: wall(),
+        };
+        let chance = now
+            .wall
+            .timestamp_nanos_opt()
+            .unwrap_or_default()
+            .unsigned_abs();
+        let shared = Shared {
+            origin,
+            start,
+            wall,
+            slice: options.window / 240,
+            state: Mutex::new(State {
+                limiter: Limiter::new(options, now),
+                waiters: HashMap::new(),
+                armed: None,
+                closed: false,
+                chance,
+            }),
+            rearm: Notify::new(),
+            changes: watch::Sender::new(0),
+        };
+        Self {
+            shared: Arc::new(shared),
         }
     }
-    /// What counts as spent so far.
-    pub fn spent(&self) -> Tokens {
-        Tokens::default()
+
+    /// Takes over what an earlier process saved. Call it before the first request.
+    pub fn restore(&self, saved: Saved) {
+        self.shared.act(|limiter, now| limiter.restore(saved, now));
     }
-    /// How long it waited.
+
+    /// Adds what the ledger counted on this local date before this process started. Another date is ignored.
+    pub fn restore_day(&self, date: NaiveDate, used: u64) {
+        self.shared
+            .act(|limiter, _| limiter.restore_day(date, used));
+    }
+
+    /// What to write to disk, at most once a second and at the end.
+    pub fn saved(&self) -> Saved {
+        self.shared.look(Limiter::saved)
+    }
+
+    /// Waits until every budget has room. Dropping the future leaves the queue.
+    ///
+    /// # Errors
+    ///
+    /// A [`Refusal`] when the wait would outlast the request's patience, when the day's cap is reached, when the
+    /// queue is full, and after [`Gate::close`].
+    pub async fn admit(&self, ask: Ask) -> Result<Permit, Refusal> {
+        let (answer, decided) = oneshot::channel();
+        let id = self.shared.enter(ask, answer);
+        let leave = Leave {
+            shared: &self.shared,
+            id,
+        };
+        let answer = decided.await;
+        // Decided: it finds nothing to take back, and from here on the permit gives itself back.
+        drop(leave);
+        answer.unwrap_or_else(|_gone| Err(Refusal::new(RefusalKind::ShuttingDown, Duration::ZERO)))
+    }
+
+    /// Learns from the headers of an answer, whatever its status.
+    pub fn observe(&self, pool: &str, observation: Observation) {
+        let pool = Arc::from(pool);
+        self.shared
+            .act(|limiter, now| limiter.observe(&pool, &observation, now));
+    }
+
+    /// The upstream answered 429 for this pool: the pool rests, and its ratio may fall. Not for 503 and 529, which
+    /// say nothing about our budgets.
+    pub fn throttled(&self, pool: &str, retry_after: Option<Duration>) {
+        let pool = Arc::from(pool);
+        self.shared.act_with_chance(|limiter, now, jitter| {
+            limiter.throttled(&pool, retry_after, jitter, now);
+        });
+    }
+
+    /// Everything at this instant.
+    pub fn snapshot(&self) -> Snapshot {
+        self.shared.look(Limiter::snapshot)
+    }
+
+    /// Why the oldest waiting request of a terminal waits; `None` when none waits. Cheap.
+    pub fn wait_of(&self, terminal: &str) -> Option<Wait> {
+        self.shared
+            .look(|limiter, now| limiter.wait_of(terminal, now))
+    }
+
+    /// Sees a new number whenever something changed.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.shared.changes.subscribe()
+    }
+
+    /// Refuses everything that waits and everything that comes; what is in flight ends as it would. Ends
+    /// [`Gate::drive`].
+    pub fn close(&self) {
+        self.shared.state.lock().closed = true;
+        self.shared.act(Limiter::close);
+        self.shared.rearm.notify_one();
+    }
+
+    /// The timer. Spawn it once; it ends after [`Gate::close`].
+    pub async fn drive(self) {
+        let shared = &self.shared;
+        loop {
+            let armed = {
+                let state = shared.state.lock();
+                if state.closed {
+                    return;
+                }
+                state.armed
+            };
+            let sleep = async {
+                match armed {
+                    Some(at) => tokio::time::sleep_until(shared.instant(at)).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = sleep => shared.act(Limiter::tick),
+                () = shared.rearm.notified() => {}
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn now(&self) -> Moment {
+        Moment {
+            at: self.elapsed(),
+            wall: (self.wall)(),
+        }
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.start + self.origin.elapsed()
+    }
+
+    /// The limiter's time as tokio's. A patience without end is looked at once a day.
+    fn instant(&self, at: Duration) -> Instant {
+        let ahead = at.saturating_sub(self.elapsed());
+        Instant::now() + ahead.min(Duration::from_hours(24))
+    }
+
+    /// Reads, without consequences.
+    fn look<T>(&self, read: impl FnOnce(&mut Limiter, Moment) -> T) -> T {
+        let mut state = self.state.lock();
+        let now = self.now();
+        read(&mut state.limiter, now)
+    }
+
+    /// Applies an event and delivers what it decided.
+    fn act<T>(self: &Arc<Self>, event: impl FnOnce(&mut Limiter, Moment) -> T) -> T {
+        self.act_with_chance(|limiter, now, _| event(limiter, now))
+    }
+
+    fn act_with_chance<T>(
+        self: &Arc<Self>,
+        event: impl FnOnce(&mut Limiter, Moment, u32) -> T,
+    ) -> T {
+        let mut state = self.state.lock();
+        let now = self.now();
+        let jitter = next_chance(&mut state.chance) % (JITTER_PPM + 1);
+        let value = event(
+            &mut state.limiter,
+            now,
+            u32::try_from(jitter).unwrap_or_default(),
+        );
+        let answers = self.conclude(&mut state, now);
+        drop(state);
+        self.deliver(answers);
+        value
+    }
+
+    fn enter(self: &Arc<Self>, ask: Ask, answer: oneshot::Sender<Answer>) -> Id {
+        let mut state = self.state.lock();
+        let now = self.now();
+        let id = state.limiter.arrive(ask, now);
+        state.waiters.insert(id, answer);
+        let answers = self.conclude(&mut state, now);
+        drop(state);
+        self.deliver(answers);
+        id
+    }
+
+    /// Pairs decisions with their waiters and moves the timer, still under the lock.
+    fn conclude(self: &Arc<Self>, state: &mut State, now: Moment) -> Vec<Delivery> {
+        let mut answers = Vec::new();
+        for decision in state.limiter.decisions() {
+            let (id, answer) = match decision {
+                Decision::Admit(id) => (id, Ok(self.permit(state, id, now))),
+                Decision::Refuse(id, refusal) => (id, Err(refusal)),
+                Decision::WarnDaily { used, cap } => {
+                    tracing::warn!(used, cap, "the day's tokens near the daily limit");
+                    continue;
+                }
+            };
+            answers.push((state.waiters.remove(&id), answer));
+        }
+        let wake = state.limiter.next_wake(now);
+        if wake != state.armed {
+            state.armed = wake;
+            self.rearm.notify_one();
+        }
+        answers
+    }
+
+    fn permit(self: &Arc<Self>, state: &State, id: Id, now: Moment) -> Permit {
+        let ticket = state.limiter.ticket(id).unwrap_or(Ticket {
+            order: id,
+            arrived: now.at,
+        });
+        Permit {
+            shared: Arc::clone(self),
+            id,
+            ticket,
+            waited: now.at.saturating_sub(ticket.arrived),
+            ended: false,
+            uncharged: 0,
+            charged_at: now.at,
+        }
+    }
+
+    /// Outside the lock, because a permit that nobody takes locks it to give itself back.
+    fn deliver(&self, answers: Vec<Delivery>) {
+        for (waiter, answer) in answers {
+            let unclaimed = match waiter {
+                Some(waiter) => waiter.send(answer).err(),
+                None => Some(answer),
+            };
+            drop(unclaimed);
+        }
+        self.changes.send_modify(|count| *count += 1);
+    }
+}
+
+/// The next number of a splitmix sequence: chance enough to spread retries.
+fn next_chance(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    let mut mixed = *state;
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    mixed ^ (mixed >> 31)
+}
+
+/// Takes a request out of the queue when its waiter goes away.
+struct Leave<'a> {
+    shared: &'a Arc<Shared>,
+    id: Id,
+}
+
+impl Drop for Leave<'_> {
+    fn drop(&mut self) {
+        let mut state = self.shared.state.lock();
+        // Without a waiter it is decided, and the answer on its way gives itself back.
+        if state.waiters.remove(&self.id).is_none() {
+            return;
+        }
+        let now = self.shared.now();
+        state.limiter.cancel(self.id, now);
+        let answers = self.shared.conclude(&mut state, now);
+        drop(state);
+        self.shared.deliver(answers);
+    }
+}
+
+/// An admission: the reservation in every budget. It ends exactly once, by one of the methods that consume it or, when
+/// it is dropped, as a request whose client went away: prompt tokens stay charged if the request was sent, streamed
+/// output stays charged, the rest of the hold comes back.
+#[must_use = "dropping a permit gives the admission back"]
+pub struct Permit {
+    shared: Arc<Shared>,
+    id: Id,
+    ticket: Ticket,
+    waited: Duration,
+    ended: bool,
+    uncharged: u64,
+    charged_at: Duration,
+}
+
+impl fmt::Debug for Permit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Permit")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Permit {
+    /// The request's last byte went out: prompt tokens are charged from now. More calls change nothing.
+    pub fn sent(&mut self) {
+        let id = self.id;
+        self.shared.act(|limiter, now| limiter.sent(id, now));
+    }
+
+    /// So many output tokens came, by estimate. Cheap: charges are collected for 250 ms (of a 60 s window).
+    pub fn streamed(&mut self, tokens: u64) {
+        self.uncharged += tokens;
+        let now = self.shared.elapsed();
+        if now >= self.charged_at + self.shared.slice {
+            self.charged_at = now;
+            self.charge();
+        }
+    }
+
+    fn charge(&mut self) {
+        let id = self.id;
+        let tokens = std::mem::take(&mut self.uncharged);
+        if tokens > 0 {
+            self.shared
+                .act(|limiter, now| limiter.streamed(id, tokens, now));
+        }
+    }
+
+    /// The answer ended and told its usage.
+    pub fn settle(self, tokens: Tokens) {
+        self.end(Ending::Settled(tokens));
+    }
+
+    /// The answer ended, or broke, without usage: what was estimated stays charged. Returns what it counts as.
+    pub fn unmetered(self) -> Tokens {
+        self.end(Ending::Unmetered)
+    }
+
+    /// The upstream did not take it (429, other 4xx, no connection): nothing is charged. The ticket keeps its place
+    /// for another [`Ask`].
+    pub fn refused(self) -> Ticket {
+        let ticket = self.ticket;
+        self.end(Ending::Refused);
+        ticket
+    }
+
+    /// What it would count as if it were dropped now.
+    pub fn spent(&self) -> Tokens {
+        let id = self.id;
+        let mut spent = self.shared.look(|limiter, _| limiter.spent(id));
+        spent.generated += self.uncharged;
+        spent
+    }
+
+    /// From the first arrival to the admission.
     pub fn waited(&self) -> Duration {
-        Duration::ZERO
+        self.waited
+    }
+
+    fn end(mut self, ending: Ending) -> Tokens {
+        self.finish(ending)
+    }
+
+    fn finish(&mut self, ending: Ending) -> Tokens {
+        self.ended = true;
+        if matches!(ending, Ending::Unmetered | Ending::Cancelled) {
+            self.charge();
+        }
+        let id = self.id;
+        self.shared.act(|limiter, now| limiter.end(id, ending, now))
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.finish(Ending::Cancelled);
+        }
     }
 }

@@ -17,18 +17,27 @@
 //!
 //! # What it does not do
 //!
-//! It never sees HTTP or files, asks no clock and starts no task: `Limiter` is a state machine that takes the time
+//! It never sees HTTP or files, asks no clock and starts no task: [`Limiter`] is a state machine that takes the time
 //! and returns decisions, [`Gate`] is the thin asynchronous handle around it. It does not estimate tokens; `usage`
 //! does.
 
 mod ask;
+mod daily;
 mod gate;
+mod learn;
+mod limiter;
+mod margin;
 mod options;
+mod pool;
+mod requests;
+mod reserve;
 mod saved;
 mod snapshot;
+mod window;
 
 pub use ask::{Ask, Budget, Refusal, RefusalKind, Ticket};
 pub use gate::{Gate, Permit};
+pub use limiter::{Decision, Ending, Id, Limiter, Moment};
 pub use options::{HeaderUnit, Options, Ratio};
 pub use saved::Saved;
 pub use snapshot::{DayView, PoolView, QueueView, RequestsView, Snapshot, Wait};

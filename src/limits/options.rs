@@ -47,7 +47,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             requests_per_second: 20,
-            window: Duration::from_secs(60),
+            window: Duration::from_mins(1),
             guard: None,
             start: Dimensions {
                 prompt: 4_500_000,

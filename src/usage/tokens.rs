@@ -56,6 +56,22 @@ pub struct Dimensions<T> {
     pub generated: T,
 }
 
+impl<T> Dimensions<T> {
+    /// Prompt, uncached, generated.
+    pub fn into_array(self) -> [T; 3] {
+        [self.prompt, self.uncached, self.generated]
+    }
+
+    /// The three values in the order of [`Dimensions::into_array`].
+    pub fn from_array([prompt, uncached, generated]: [T; 3]) -> Self {
+        Self {
+            prompt,
+            uncached,
+            generated,
+        }
+    }
+}
+
 /// What the headers of one answer said about the budgets of its pool. Units are as sent: per minute or per second is
 /// decided by who learns from it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,0 +1,208 @@
+//! Limits learned from the headers of answers.
+//!
+//! Fireworks raises and lowers limits with use, documented the headers per second and per minute within one year, and
+//! was measured (August 2026) to answer from a replica that still held the start values. So the unit is decided by
+//! magnitude and majority, a rise is believed at once, and a fall only when every recent answer agrees on it.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::limits::options::HeaderUnit;
+use crate::usage::Observation;
+
+/// Answers remembered, and for how many windows.
+const KEPT: usize = 20;
+const KEPT_WINDOWS: u32 = 2;
+/// Answers in a row that must agree on a fall.
+const AGREE: usize = 5;
+/// Below these a value is per second. Documented ranges of Fireworks for Kimi models: 3.6-43.2 M, 0.9-10.8 M and
+/// 36-432 k per minute against 60-720 k, 15-180 k and 600-7,200 per second; they do not overlap.
+const PER_MINUTE_FROM: [u64; 3] = [1_600_000, 400_000, 16_000];
+
+/// What the headers of one pool taught.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Learned {
+    limits: [Option<u64>; 3],
+    recent: [VecDeque<(Duration, u64)>; 3],
+    per_second: Option<bool>,
+}
+
+impl Learned {
+    /// The limits believed in, tokens per window.
+    pub(crate) fn limits(&self) -> [Option<u64>; 3] {
+        self.limits
+    }
+
+    pub(crate) fn restore(&mut self, limits: [Option<u64>; 3]) {
+        self.limits = limits;
+    }
+
+    /// Learns from one answer. `baseline` is what holds where nothing is learned. Returns whether a limit changed.
+    pub(crate) fn observe(
+        &mut self,
+        seen: &Observation,
+        unit: HeaderUnit,
+        baseline: [u64; 3],
+        window: Duration,
+        now: Duration,
+    ) -> bool {
+        let values = seen.limits.into_array();
+        if values.iter().all(Option::is_none) {
+            return false;
+        }
+        let per_second = match unit {
+            HeaderUnit::Second => true,
+            HeaderUnit::Minute => false,
+            HeaderUnit::Auto => looks_per_second(values),
+        };
+        if self.per_second != Some(per_second) {
+            let unit = if per_second { "second" } else { "minute" };
+            tracing::info!(unit, ?values, "limit headers are read as tokens per {unit}");
+            self.per_second = Some(per_second);
+        }
+        let mut changed = false;
+        for (d, value) in values.into_iter().enumerate() {
+            let Some(value) = value.filter(|&value| value > 0) else {
+                continue;
+            };
+            let value = value.saturating_mul(if per_second { 60 } else { 1 });
+            changed |= self.believe(d, value, baseline[d], window, now);
+        }
+        changed
+    }
+
+    fn believe(
+        &mut self,
+        d: usize,
+        value: u64,
+        baseline: u64,
+        window: Duration,
+        now: Duration,
+    ) -> bool {
+        let recent = &mut self.recent[d];
+        recent.push_back((now, value));
+        while recent.len() > KEPT
+            || recent
+                .front()
+                .is_some_and(|&(at, _)| at + window * KEPT_WINDOWS < now)
+        {
+            recent.pop_front();
+        }
+        let highest = recent
+            .iter()
+            .map(|&(_, value)| value)
+            .max()
+            .unwrap_or(value);
+        let current = self.limits[d].unwrap_or(baseline);
+        if highest < current && recent.len() < AGREE {
+            return false;
+        }
+        let changed = self.limits[d] != Some(highest);
+        self.limits[d] = Some(highest);
+        changed
+    }
+}
+
+/// The majority of the budgets named; a tie is per minute, as the newest documents say.
+fn looks_per_second(values: [Option<u64>; 3]) -> bool {
+    let named = values.iter().flatten().count();
+    let small = values
+        .iter()
+        .zip(PER_MINUTE_FROM)
+        .filter(|(value, from)| value.is_some_and(|value| value < *from))
+        .count();
+    small * 2 > named
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::usage::Dimensions;
+
+    const START: [u64; 3] = [4_500_000, 900_000, 36_000];
+    const WINDOW: Duration = Duration::from_mins(1);
+
+    fn seen(limits: [Option<u64>; 3]) -> Observation {
+        Observation {
+            limits: Dimensions::from_array(limits),
+            ..Observation::default()
+        }
+    }
+
+    struct Pool {
+        learned: Learned,
+        now: Duration,
+    }
+
+    impl Pool {
+        fn new() -> Self {
+            Self {
+                learned: Learned::default(),
+                now: Duration::ZERO,
+            }
+        }
+
+        fn see(&mut self, limits: [Option<u64>; 3]) -> [Option<u64>; 3] {
+            self.now += Duration::from_secs(1);
+            self.learned
+                .observe(&seen(limits), HeaderUnit::Auto, START, WINDOW, self.now);
+            self.learned.limits()
+        }
+    }
+
+    #[test]
+    fn the_unit_is_decided_by_majority() {
+        let check = |given: [Option<u64>; 3], expected: bool| {
+            assert_eq!(looks_per_second(given), expected, "{given:?}");
+        };
+        check([Some(4_500_000), Some(900_000), Some(36_000)], false);
+        check([Some(75_000), Some(15_000), Some(600)], true);
+        check([Some(43_200_000), Some(10_800_000), Some(7_200)], false);
+        check([Some(720_000), Some(180_000), Some(36_000)], true);
+        check([None, None, Some(600)], true);
+        check([Some(3_600_000), None, Some(600)], false);
+    }
+
+    #[test]
+    fn per_second_values_are_scaled() {
+        let mut pool = Pool::new();
+        let limits = pool.see([Some(187_500), Some(90_000), Some(3_600)]);
+        assert_eq!(limits, [Some(11_250_000), Some(5_400_000), Some(216_000)]);
+        // The upstream switches the unit in the middle of a run: the same limits.
+        let limits = pool.see([Some(11_250_000), Some(5_400_000), Some(216_000)]);
+        assert_eq!(limits, [Some(11_250_000), Some(5_400_000), Some(216_000)]);
+    }
+
+    #[test]
+    fn a_stale_replica_does_not_collapse_the_budget() {
+        let mut pool = Pool::new();
+        for turn in 0..200 {
+            let generated = if turn % 8 == 3 { 36_000 } else { 216_000 };
+            let limits = pool.see([Some(11_250_000), Some(5_400_000), Some(generated)]);
+            if turn > 0 {
+                assert_eq!(limits[2], Some(216_000), "turn {turn}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_real_fall_is_believed_in_the_end() {
+        let mut pool = Pool::new();
+        pool.see([None, None, Some(216_000)]);
+        for _ in 0..19 {
+            assert_eq!(pool.see([None, None, Some(172_800)])[2], Some(216_000));
+        }
+        assert_eq!(pool.see([None, None, Some(172_800)])[2], Some(172_800));
+    }
+
+    #[test]
+    fn few_low_answers_after_a_pause_are_not_enough() {
+        let mut pool = Pool::new();
+        pool.see([None, None, Some(216_000)]);
+        pool.now += WINDOW * 3;
+        for _ in 0..4 {
+            assert_eq!(pool.see([None, None, Some(100_000)])[2], Some(216_000));
+        }
+        assert_eq!(pool.see([None, None, Some(100_000)])[2], Some(100_000));
+    }
+}

@@ -1,0 +1,210 @@
+//! An exact rolling log of one budget: what was spent when, and when it will be free again.
+//!
+//! Entries carry contiguous numbers, so that a live entry is corrected, and an old one dropped, in constant time. A
+//! fixed window of any alignment and any bucket that holds at least the limit are satisfied by the same log.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// Number of an entry inside its log.
+pub(crate) type Seq = u64;
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    at: Duration,
+    amount: u64,
+}
+
+/// Tokens spent inside the window.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Log {
+    entries: VecDeque<Entry>,
+    /// Number of the front entry.
+    first: Seq,
+    sum: u64,
+}
+
+impl Log {
+    /// Tokens that still count. Call [`Log::expire`] first.
+    pub(crate) fn sum(&self) -> u64 {
+        self.sum
+    }
+
+    /// Spends `amount` at `at`. Stamps never go back: a late one counts as of the newest.
+    pub(crate) fn push(&mut self, at: Duration, amount: u64) -> Seq {
+        let at = self.entries.back().map_or(at, |newest| newest.at.max(at));
+        self.entries.push_back(Entry { at, amount });
+        self.sum += amount;
+        self.first + self.entries.len() as u64 - 1
+    }
+
+    /// Sets the amount of an entry that still counts; one that no longer does is left alone.
+    pub(crate) fn correct(&mut self, seq: Seq, amount: u64) {
+        if let Some(entry) = self.live(seq) {
+            let before = std::mem::replace(&mut entry.amount, amount);
+            self.sum = self.sum - before + amount;
+        }
+    }
+
+    /// Takes up to `amount` back from a live entry; returns how much it took.
+    pub(crate) fn take_back(&mut self, seq: Seq, amount: u64) -> u64 {
+        let Some(entry) = self.live(seq) else {
+            return 0;
+        };
+        let taken = entry.amount.min(amount);
+        entry.amount -= taken;
+        self.sum -= taken;
+        taken
+    }
+
+    fn live(&mut self, seq: Seq) -> Option<&mut Entry> {
+        let index = usize::try_from(seq.checked_sub(self.first)?).ok()?;
+        self.entries.get_mut(index)
+    }
+
+    /// Forgets what was spent `span` ago or earlier.
+    pub(crate) fn expire(&mut self, now: Duration, span: Duration) {
+        while let Some(oldest) = self.entries.front() {
+            if oldest.at + span > now {
+                break;
+            }
+            self.sum -= oldest.amount;
+            self.entries.pop_front();
+            self.first += 1;
+        }
+    }
+
+    /// When `amount` of what is spent now will be free; `None` if more is asked than is spent.
+    pub(crate) fn free_at(&self, amount: u64, span: Duration) -> Option<Duration> {
+        let mut freed = 0;
+        self.entries.iter().find_map(|entry| {
+            freed += entry.amount;
+            (freed >= amount).then(|| entry.at + span)
+        })
+    }
+
+    /// Stamps and amounts, oldest first.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (Duration, u64)> {
+        self.entries.iter().map(|entry| (entry.at, entry.amount))
+    }
+}
+
+/// Looks ahead along one log for a queue: how much room will have come by when, if every hold in flight is spent and
+/// what is admitted fills the limit again and again.
+pub(crate) struct Outlook<'a> {
+    entries: std::collections::vec_deque::Iter<'a, Entry>,
+    now: Duration,
+    span: Duration,
+    cap: u64,
+    held: u64,
+    /// Room at `now`; what is used or held above the limit is `debt` instead.
+    room: u64,
+    debt: u64,
+    freed: u64,
+    at: Duration,
+}
+
+impl<'a> Outlook<'a> {
+    pub(crate) fn new(log: &'a Log, held: u64, cap: u64, now: Duration, span: Duration) -> Self {
+        let taken = log.sum + held;
+        Self {
+            entries: log.entries.iter(),
+            now,
+            span,
+            cap: cap.max(1),
+            held,
+            room: cap.saturating_sub(taken),
+            debt: taken.saturating_sub(cap),
+            freed: 0,
+            at: now,
+        }
+    }
+
+    /// Tokens missing now for a total demand.
+    pub(crate) fn missing(&self, demand: u64) -> u64 {
+        if demand == 0 {
+            return 0;
+        }
+        (demand + self.debt).saturating_sub(self.room)
+    }
+
+    /// When a total demand fits. Demands must not fall from call to call.
+    pub(crate) fn at(&mut self, demand: u64) -> Duration {
+        let missing = self.missing(demand);
+        while self.freed < missing {
+            let Some(entry) = self.entries.next() else {
+                return self.beyond(missing - self.freed);
+            };
+            self.freed += entry.amount;
+            self.at = entry.at + self.span;
+        }
+        self.at.max(self.now)
+    }
+
+    /// After the log is empty: the holds come free one window from now, then one limit in each further window.
+    fn beyond(&self, rest: u64) -> Duration {
+        let start = self.now + self.span;
+        let further = rest.saturating_sub(self.held);
+        let nanos = self.span.as_nanos() * u128::from(further) / u128::from(self.cap);
+        start + Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX / 4))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SPAN: Duration = Duration::from_mins(1);
+
+    fn secs(s: u64) -> Duration {
+        Duration::from_secs(s)
+    }
+
+    #[test]
+    fn an_entry_counts_for_exactly_one_span() {
+        let mut log = Log::default();
+        log.push(secs(1), 10);
+        log.push(secs(2), 5);
+        log.expire(Duration::from_millis(60_999), SPAN);
+        assert_eq!(log.sum(), 15);
+        log.expire(secs(61), SPAN);
+        assert_eq!(log.sum(), 5);
+    }
+
+    #[test]
+    fn corrections_reach_live_entries_only() {
+        let mut log = Log::default();
+        let old = log.push(secs(1), 10);
+        let new = log.push(secs(5), 10);
+        log.correct(new, 30);
+        assert_eq!(log.sum(), 40);
+        log.expire(secs(61), SPAN);
+        log.correct(old, 1000);
+        assert_eq!(log.sum(), 30);
+        assert_eq!(log.take_back(new, 50), 30);
+        assert_eq!(log.take_back(old, 50), 0);
+        assert_eq!(log.sum(), 0);
+    }
+
+    #[test]
+    fn room_is_foretold() {
+        let mut log = Log::default();
+        log.push(secs(1), 40);
+        log.push(secs(11), 40);
+        assert_eq!(log.free_at(40, SPAN), Some(secs(61)));
+        assert_eq!(log.free_at(41, SPAN), Some(secs(71)));
+        assert_eq!(log.free_at(81, SPAN), None);
+
+        let mut ahead = Outlook::new(&log, 10, 100, secs(20), SPAN);
+        for (demand, expected) in [
+            (10, 20),
+            (11, 61),
+            (50, 61),
+            (90, 71),
+            (100, 80),
+            (200, 140),
+        ] {
+            assert_eq!(ahead.at(demand), secs(expected), "demand {demand}");
+        }
+    }
+}

@@ -64,6 +64,11 @@ impl Ending {
         Self { stages }
     }
 
+    /// Whether it begins with SIGKILL, so that nobody gets time to leave.
+    pub(crate) fn is_rude(&self) -> bool {
+        matches!(self.stages.first(), Some(stage) if matches!(stage.step, Step::Kill(_)))
+    }
+
     /// SIGKILL to everyone at once.
     pub fn now() -> Self {
         Self {

@@ -17,10 +17,13 @@
 mod child;
 mod ending;
 mod graphemes;
+mod kin;
 mod pty;
 mod queries;
 mod screen;
+mod shim;
 mod supervisor;
+mod task;
 
 pub use child::{Exit, become_subreaper, end_everything, end_marked, reap_strangers};
 pub use ending::{Ending, Stage, Step, Target};

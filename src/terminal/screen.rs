@@ -1,8 +1,53 @@
-//! The emulated screen of one terminal.
+//! The emulated screen of one terminal, behind a guard.
+//!
+//! The emulator is a large program fed by strangers' bytes: sizes are clamped before they reach it, a panic inside it
+//! is caught and the screen rebuilt empty, and a string without end is dropped before it eats the memory. Lines above
+//! the screen are allocated as they come, so an idle terminal costs little.
 
+use super::graphemes::Joiner;
+use super::queries::CELL_HEIGHT;
+use super::queries::CELL_WIDTH;
+use super::queries::Scanner;
 use super::queries::Signal;
-pub use alacritty_terminal::term::cell::{Cell, Flags, Hyperlink};
+use super::queries::plain;
+use super::queries::theme_report;
+use super::shim::Extras;
+use super::shim::Shim;
+use super::shim::Unheld;
+use alacritty_terminal::Term;
+use alacritty_terminal::event::Event;
+use alacritty_terminal::event::EventListener;
+use alacritty_terminal::event::WindowSize;
+use alacritty_terminal::grid::Dimensions;
+use alacritty_terminal::index::Line;
+use alacritty_terminal::term::Config;
+use alacritty_terminal::term::TermMode;
+pub use alacritty_terminal::term::cell::Cell;
+pub use alacritty_terminal::term::cell::Flags;
+pub use alacritty_terminal::term::cell::Hyperlink;
+use alacritty_terminal::vte::ansi::Processor;
 pub use alacritty_terminal::vte::ansi::{Color, CursorShape, NamedColor, Rgb};
+use parking_lot::Mutex;
+use std::fmt;
+use std::mem;
+use std::panic::AssertUnwindSafe;
+use std::panic::catch_unwind;
+use std::sync::Arc;
+
+/// Longest title that is kept, in bytes.
+const TITLE: usize = 256;
+
+/// Most text that a program may put on the clipboard, in bytes.
+const CLIPBOARD: usize = 1024 * 1024;
+
+/// Bytes without any recognised sequence or character after which a string counts as endless: a full clipboard in
+/// base64 still fits.
+const ENDLESS: usize = 2 * CLIPBOARD;
+
+/// Smallest and largest screens: below the first the emulator's arithmetic fails, above the second pixel sizes do.
+const SMALLEST: u16 = 2;
+const MOST_COLUMNS: u16 = 2000;
+const MOST_ROWS: u16 = 1000;
 
 /// Cells of a screen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -12,14 +57,41 @@ pub struct Size {
     /// Lines.
     pub rows: u16,
 }
+
+impl Size {
+    /// The nearest size that a screen can have: 2 to 2000 columns, 2 to 1000 lines.
+    #[must_use]
+    pub fn clamped(self) -> Self {
+        Self {
+            columns: self.columns.clamp(SMALLEST, MOST_COLUMNS),
+            rows: self.rows.clamp(SMALLEST, MOST_ROWS),
+        }
+    }
+}
+
+impl Dimensions for Size {
+    fn total_lines(&self) -> usize {
+        self.screen_lines()
+    }
+
+    fn screen_lines(&self) -> usize {
+        usize::from(self.rows)
+    }
+
+    fn columns(&self) -> usize {
+        usize::from(self.columns)
+    }
+}
+
 /// What feeding bytes brought to light.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct Fed {
     /// Answers to the program's questions, in the order of the questions.
     pub replies: Vec<u8>,
     /// What the program told beside its picture, in order.
     pub signals: Vec<Signal>,
 }
+
 /// The modes that a program has switched on and that the outer terminal has to mirror.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Modes {
@@ -42,6 +114,7 @@ pub struct Modes {
     /// The alternate screen is shown.
     pub alternate_screen: bool,
 }
+
 /// Where the cursor is and how it looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cursor {
@@ -56,6 +129,7 @@ pub struct Cursor {
     /// DECSCUSR, odd values.
     pub blinking: bool,
 }
+
 /// The colours that a program is told when it asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Colors {
@@ -64,61 +138,380 @@ pub struct Colors {
     /// OSC 11; also decides dark or light.
     pub background: Rgb,
 }
+
+impl Default for Colors {
+    /// Light grey on near-black: what most terminals of programmers look like.
+    fn default() -> Self {
+        let grey = |level| Rgb {
+            r: level,
+            g: level,
+            b: level,
+        };
+        Self {
+            foreground: grey(0xd8),
+            background: grey(0x18),
+        }
+    }
+}
+
+impl Colors {
+    /// Whether the background is the lighter half of all colours.
+    pub fn light(&self) -> bool {
+        self.background.luminance() > 0.5
+    }
+}
+
+/// Collects what the emulator reports while it is fed.
+#[derive(Clone, Default)]
+struct Sink(Arc<Mutex<Vec<Event>>>);
+
+impl EventListener for Sink {
+    fn send_event(&self, event: Event) {
+        self.0.lock().push(event);
+    }
+}
+
 /// The emulated screen of one terminal.
-#[derive(Debug)]
-pub struct Screen {}
+pub struct Screen {
+    term: Term<Sink>,
+    sink: Sink,
+    processor: Processor<Unheld>,
+    joiner: Joiner,
+    extras: Extras,
+    parser: vte::Parser,
+    scanner: Scanner,
+    /// Bytes fed since a parser last recognised anything.
+    silent: usize,
+    title: String,
+    size: Size,
+    config: Config,
+    colors: Colors,
+}
+
+impl fmt::Debug for Screen {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Screen")
+            .field("size", &self.size)
+            .field("title", &self.title)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Screen {
     /// An empty screen that keeps up to `scrollback` lines above it.
     pub fn new(size: Size, scrollback: usize) -> Self {
-        Self {}
+        let size = size.clamped();
+        let config = Config {
+            scrolling_history: scrollback,
+            kitty_keyboard: true,
+            ..Config::default()
+        };
+        let sink = Sink::default();
+        Self {
+            term: Term::new(config.clone(), &size, sink.clone()),
+            sink,
+            processor: Processor::new(),
+            joiner: Joiner::default(),
+            extras: Extras::default(),
+            parser: vte::Parser::new(),
+            scanner: Scanner::default(),
+            silent: 0,
+            title: String::new(),
+            size,
+            config,
+            colors: Colors::default(),
+        }
     }
+
     /// Takes what the program wrote.
     pub fn feed(&mut self, bytes: &[u8]) -> Fed {
-        Fed::default()
+        match catch_unwind(AssertUnwindSafe(|| self.take(bytes))) {
+            Ok(fed) => fed,
+            Err(_panic) => {
+                tracing::error!(
+                    "the terminal emulator failed on its input; the screen was emptied"
+                );
+                self.rebuild();
+                Fed::default()
+            }
+        }
     }
+
+    fn take(&mut self, mut bytes: &[u8]) -> Fed {
+        let mut fed = Fed::default();
+        self.scanner.alive = false;
+        let total = bytes.len();
+        while !bytes.is_empty() {
+            let count = self
+                .parser
+                .advance_until_terminated(&mut self.scanner, bytes);
+            let (now, rest) = bytes.split_at(count);
+            let mut shim = Shim {
+                term: &mut self.term,
+                joiner: &mut self.joiner,
+                extras: &mut self.extras,
+                events: &self.sink,
+            };
+            self.processor.advance(&mut shim, now);
+            self.collect(&mut fed.replies);
+            if let Some(reply) = self.scanner.reply.take() {
+                fed.replies.extend(reply.bytes());
+            }
+            bytes = rest;
+        }
+        self.silent = if self.scanner.alive {
+            0
+        } else {
+            self.silent + total
+        };
+        if self.silent > ENDLESS {
+            tracing::warn!("a control string without end was dropped");
+            self.parser = vte::Parser::new();
+            self.processor = Processor::new();
+            self.silent = 0;
+        }
+        fed.signals = mem::take(&mut self.scanner.signals);
+        fed
+    }
+
+    fn collect(&mut self, replies: &mut Vec<u8>) {
+        let events = mem::take(&mut *self.sink.0.lock());
+        for event in events {
+            match event {
+                Event::PtyWrite(text) => replies.extend(text.bytes()),
+                Event::ColorRequest(index, render) => {
+                    replies.extend(render(self.color(index)).bytes());
+                }
+                Event::TextAreaSizeRequest(render) => {
+                    let window = WindowSize {
+                        num_lines: self.size.rows,
+                        num_cols: self.size.columns,
+                        cell_width: CELL_WIDTH,
+                        cell_height: CELL_HEIGHT,
+                    };
+                    replies.extend(render(window).bytes());
+                }
+                Event::Title(title) => self.entitle(&title),
+                Event::ResetTitle => self.entitle(""),
+                Event::Bell => self.scanner.tell(Signal::Bell),
+                Event::ClipboardStore(_kind, text) if text.len() <= CLIPBOARD => {
+                    self.scanner.tell(Signal::Clipboard(text));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn entitle(&mut self, title: &str) {
+        let title = plain(title, TITLE);
+        if title != self.title {
+            self.scanner.tell(Signal::Title(title.clone()));
+            self.title = title;
+        }
+    }
+
+    /// What a program is told about the colour with this index of the emulator.
+    fn color(&self, index: usize) -> Rgb {
+        const BACKGROUND: usize = NamedColor::Background as usize;
+        if let Some(set) = self.term.colors()[index] {
+            return set;
+        }
+        match index {
+            0..=255 => xterm(u8::try_from(index).unwrap_or(0)),
+            BACKGROUND => self.colors.background,
+            _ => self.colors.foreground,
+        }
+    }
+
+    fn rebuild(&mut self) {
+        let mut fresh = Self::new(self.size, self.config.scrolling_history);
+        fresh.colors = self.colors;
+        fresh.scanner.light = self.colors.light();
+        fresh.set_kitty(self.config.kitty_keyboard);
+        *self = fresh;
+    }
+
     /// Changes the size; lines are rewrapped.
-    pub fn resize(&mut self, size: Size) {}
+    pub fn resize(&mut self, size: Size) {
+        let size = size.clamped();
+        if size == self.size {
+            return;
+        }
+        self.size = size;
+        self.joiner.forget();
+        if catch_unwind(AssertUnwindSafe(|| self.term.resize(size))).is_err() {
+            tracing::error!("the terminal emulator failed to resize; the screen was emptied");
+            self.rebuild();
+        }
+    }
+
     /// The size, after clamping.
     pub fn size(&self) -> Size {
-        Size {
-            columns: 80,
-            rows: 24,
-        }
+        self.size
     }
+
     /// The modes that the program has switched on.
     pub fn modes(&self) -> Modes {
-        Modes::default()
-    }
-    /// The cursor.
-    pub fn cursor(&self) -> Cursor {
-        Cursor {
-            column: 0,
-            row: 0,
-            visible: true,
-            shape: CursorShape::Block,
-            blinking: false,
+        let mode = *self.term.mode();
+        let kitty = [
+            TermMode::DISAMBIGUATE_ESC_CODES,
+            TermMode::REPORT_EVENT_TYPES,
+            TermMode::REPORT_ALTERNATE_KEYS,
+            TermMode::REPORT_ALL_KEYS_AS_ESC,
+            TermMode::REPORT_ASSOCIATED_TEXT,
+        ];
+        Modes {
+            kitty: kitty
+                .iter()
+                .enumerate()
+                .filter(|(_, flag)| mode.contains(**flag))
+                .map(|(bit, _)| 1 << bit)
+                .sum(),
+            modify_other_keys: self.extras.modify_other_keys,
+            application_cursor: mode.contains(TermMode::APP_CURSOR),
+            application_keypad: mode.contains(TermMode::APP_KEYPAD),
+            bracketed_paste: mode.contains(TermMode::BRACKETED_PASTE),
+            focus_reports: mode.contains(TermMode::FOCUS_IN_OUT),
+            mouse: if mode.contains(TermMode::MOUSE_MOTION) {
+                1003
+            } else if mode.contains(TermMode::MOUSE_DRAG) {
+                1002
+            } else if mode.contains(TermMode::MOUSE_REPORT_CLICK) {
+                1000
+            } else {
+                0
+            },
+            sgr_mouse: mode.contains(TermMode::SGR_MOUSE),
+            alternate_screen: mode.contains(TermMode::ALT_SCREEN),
         }
     }
-    /// The cells of a visible line.
-    pub fn row(&self, row: u16) -> &[Cell] {
-        &[]
+
+    /// The cursor.
+    pub fn cursor(&self) -> Cursor {
+        let point = self.term.grid().cursor.point;
+        let style = self.term.cursor_style();
+        Cursor {
+            column: u16::try_from(point.column.0).unwrap_or(0),
+            row: u16::try_from(point.line.0).unwrap_or(0),
+            visible: self.term.mode().contains(TermMode::SHOW_CURSOR),
+            shape: style.shape,
+            blinking: style.blinking,
+        }
     }
+
+    /// The cells of a visible line, from the top; empty below the screen.
+    pub fn row(&self, row: u16) -> &[Cell] {
+        if row < self.size.rows {
+            &self.term.grid()[Line(i32::from(row))][..]
+        } else {
+            &[]
+        }
+    }
+
     /// The visible screen as text, one line a row, without trailing blanks.
     pub fn text(&self) -> String {
-        String::new()
+        let mut text = String::new();
+        for row in 0..self.size.rows {
+            let start = text.len();
+            for cell in self.row(row) {
+                if cell.flags.contains(Flags::WIDE_CHAR_SPACER) {
+                    continue;
+                }
+                text.push(if cell.c == '\t' { ' ' } else { cell.c });
+                text.extend(cell.zerowidth().into_iter().flatten());
+            }
+            let kept = text[start..].trim_end().len();
+            text.truncate(start + kept);
+            text.push('\n');
+        }
+        text
     }
-    /// The title the program set, if any.
+
+    /// Lines kept above the screen.
+    pub fn history(&self) -> usize {
+        self.term.grid().history_size()
+    }
+
+    /// The title the program set; empty if none.
     pub fn title(&self) -> &str {
-        ""
+        &self.title
     }
-    /// Whether the program is in the middle of a synchronized update (mode 2026).
+
+    /// Whether the program is in the middle of a synchronized update (mode 2026): the picture is half of the next one.
     pub fn updating(&self) -> bool {
-        false
+        self.extras.updating
     }
-    /// Whether kitty keyboard queries are answered; without, programs fall back to older ways.
-    pub fn set_kitty(&mut self, on: bool) {}
+
+    /// Ends a synchronized update that the program has not ended in time.
+    pub fn stop_updating(&mut self) {
+        self.extras.updating = false;
+    }
+
+    /// Whether kitty keyboard queries are answered; without, programs fall back to older ways. Takes back what a
+    /// program has pushed.
+    pub fn set_kitty(&mut self, on: bool) {
+        if self.config.kitty_keyboard != on {
+            self.config.kitty_keyboard = on;
+            self.term.set_options(self.config.clone());
+            // The emulator repeats the title on any change of its options.
+            self.sink.0.lock().clear();
+        }
+    }
+
     /// The colours of the user's terminal. Returns the report that a program which asked for changes (2031) gets.
     pub fn set_colors(&mut self, colors: Colors) -> Vec<u8> {
-        Vec::new()
+        let changed = colors.light() != self.colors.light();
+        self.colors = colors;
+        self.scanner.light = colors.light();
+        if changed && self.extras.theme_reports {
+            theme_report(colors.light()).into_bytes()
+        } else {
+            Vec::new()
+        }
+    }
+}
+
+/// The standard palette of xterm: 16 names, a cube of 6x6x6, 24 greys.
+fn xterm(index: u8) -> Rgb {
+    const NAMED: [u32; 16] = [
+        0x0000_0000,
+        0x00cd_0000,
+        0x0000_cd00,
+        0x00cd_cd00,
+        0x0000_00ee,
+        0x00cd_00cd,
+        0x0000_cdcd,
+        0x00e5_e5e5,
+        0x007f_7f7f,
+        0x00ff_0000,
+        0x0000_ff00,
+        0x00ff_ff00,
+        0x005c_5cff,
+        0x00ff_00ff,
+        0x0000_ffff,
+        0x00ff_ffff,
+    ];
+    let level = |step: u8| if step == 0 { 0 } else { 55 + 40 * step };
+    match index {
+        0..=15 => {
+            let [_, r, g, b] = NAMED[usize::from(index)].to_be_bytes();
+            Rgb { r, g, b }
+        }
+        16..=231 => {
+            let cube = index - 16;
+            Rgb {
+                r: level(cube / 36),
+                g: level(cube / 6 % 6),
+                b: level(cube % 6),
+            }
+        }
+        232..=255 => {
+            let grey = 8 + 10 * (index - 232);
+            Rgb {
+                r: grey,
+                g: grey,
+                b: grey,
+            }
+        }
     }
 }

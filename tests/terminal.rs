@@ -1,0 +1,344 @@
+//! Real PTYs with plain programs: what goes in, what comes out, how they end, and that nothing is left.
+#![cfg(target_os = "linux")]
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
+#![expect(clippy::panic, reason = "helpers of tests fail by panicking")]
+
+use kimiq::terminal::Ending;
+use kimiq::terminal::Event;
+use kimiq::terminal::Exit;
+use kimiq::terminal::Id;
+use kimiq::terminal::Signal;
+use kimiq::terminal::Size;
+use kimiq::terminal::Spec;
+use kimiq::terminal::Terminal;
+use kimiq::terminal::become_subreaper;
+use kimiq::terminal::end_marked;
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_util::task::TaskTracker;
+
+/// Longest wait for anything; a loaded machine takes seconds.
+const LONG: Duration = Duration::from_secs(30);
+
+const SIZE: Size = Size {
+    columns: 80,
+    rows: 24,
+};
+
+type Events = mpsc::Receiver<(Id, Event)>;
+
+fn start(script: &str, marker: Option<&str>) -> (Terminal, Events) {
+    let (events, receiver) = mpsc::channel(64);
+    let mut env: BTreeMap<OsString, OsString> = BTreeMap::from([
+        ("PATH".into(), "/usr/bin:/bin".into()),
+        ("TERM".into(), "xterm-256color".into()),
+        ("LANG".into(), "C.UTF-8".into()),
+    ]);
+    if let Some((name, value)) = marker.and_then(|marker| marker.split_once('=')) {
+        env.insert(name.into(), value.into());
+    }
+    let spec = Spec {
+        id: Id(1),
+        program: "sh".into(),
+        args: vec!["-c".into(), script.into()],
+        env,
+        cwd: std::env::temp_dir(),
+        size: SIZE,
+        scrollback: 100,
+        marker: marker.map(str::to_owned),
+    };
+    let terminal = Terminal::spawn(spec, &TaskTracker::new(), events).unwrap();
+    (terminal, receiver)
+}
+
+/// Waits until the screen's text pleases.
+async fn seen(terminal: &Terminal, what: &str) -> String {
+    let mut changes = terminal.changes();
+    let look = async {
+        loop {
+            let text = terminal.screen().text();
+            if text.contains(what) {
+                return text;
+            }
+            changes.changed().await.unwrap();
+        }
+    };
+    match timeout(LONG, look).await {
+        Ok(text) => text,
+        Err(_) => panic!("no {what:?} on:\n{}", terminal.screen().text()),
+    }
+}
+
+async fn ended(terminal: &Terminal) -> Exit {
+    timeout(LONG, terminal.ended()).await.unwrap()
+}
+
+fn code(code: i32) -> Exit {
+    Exit {
+        code: Some(code),
+        signal: None,
+    }
+}
+
+/// A marker that no other test and no other run has.
+fn marker(name: &str) -> String {
+    format!("KIMIQ_RUN={name}-{}", std::process::id())
+}
+
+/// Living processes that carry the marker.
+fn carriers(marker: &str) -> Vec<i32> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").unwrap().flatten() {
+        let Ok(pid) = entry.file_name().to_string_lossy().parse::<i32>() else {
+            continue;
+        };
+        // Processes come and go while we look.
+        let environment = fs::read(entry.path().join("environ")).unwrap_or_default();
+        if environment
+            .split(|byte| *byte == 0)
+            .any(|entry| entry == marker.as_bytes())
+        {
+            found.push(pid);
+        }
+    }
+    found
+}
+
+#[tokio::test]
+async fn keys_reach_the_program_and_its_answer_the_screen() {
+    let (terminal, _events) = start("cat", None);
+    terminal.write("grün 漢字\r".as_bytes()).unwrap();
+    let text = seen(&terminal, "grün 漢字\ngrün 漢字\n").await;
+    assert!(text.starts_with("grün"));
+    terminal.write(b"\x04").unwrap();
+    assert_eq!(ended(&terminal).await, code(0));
+    assert!(terminal.write(b"x").is_err());
+}
+
+#[tokio::test]
+async fn the_last_words_are_on_the_screen_when_the_end_is_told() {
+    let (terminal, mut events) = start("printf '\\033]0;ti\\001tle\\007last words'; exit 7", None);
+    assert_eq!(ended(&terminal).await, code(7));
+    assert_eq!(terminal.screen().text().lines().next(), Some("last words"));
+    let mut told = Vec::new();
+    while let Some((id, event)) = timeout(LONG, events.recv()).await.unwrap() {
+        assert_eq!(id, Id(1));
+        told.push(event);
+    }
+    assert_eq!(
+        told,
+        [
+            Event::Signal(Signal::Title("title".to_owned())),
+            Event::Exited(code(7))
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_signal_is_told_from_a_code() {
+    let (terminal, _events) = start("kill -TERM $$", None);
+    let exit = ended(&terminal).await;
+    assert_eq!((exit.code, exit.signal), (None, Some(15)));
+}
+
+#[tokio::test]
+async fn the_end_is_the_wait_status_even_if_the_pty_is_held_open() {
+    let marker = marker("held");
+    let (terminal, _events) = start("sleep 1000 & exit 3", Some(&marker));
+    assert_eq!(ended(&terminal).await, code(3));
+    terminal.end(&Ending::now()).await;
+    assert_eq!(carriers(&marker), Vec::<i32>::new());
+}
+
+#[tokio::test]
+async fn a_size_reaches_emulator_and_program_and_the_last_of_many_wins() {
+    let (terminal, _events) = start(
+        "trap 'stty size' WINCH; stty size; while :; do sleep 0.05; done",
+        None,
+    );
+    seen(&terminal, "24 80\n").await;
+    for columns in 81..=120 {
+        terminal.resize(Size { columns, rows: 30 });
+    }
+    let text = seen(&terminal, "30 120\n").await;
+    assert_eq!(terminal.screen().size().columns, 120);
+    // The first change at once, the rest as one.
+    assert!(
+        text.lines().filter(|line| !line.is_empty()).count() <= 4,
+        "{text}"
+    );
+    terminal.end(&Ending::now()).await;
+}
+
+#[tokio::test]
+async fn a_paste_is_bracketed_only_if_asked_for() {
+    let (terminal, mut events) = start("stty raw -echo; printf '\\033[?2004hready'; cat -v", None);
+    seen(&terminal, "ready").await;
+    assert_eq!(
+        timeout(LONG, events.recv()).await.unwrap(),
+        Some((Id(1), Event::Ready))
+    );
+    terminal.paste(b"a\nb\x1b[201~c").unwrap();
+    seen(&terminal, "^[[200~a^Mbc^[[201~").await;
+    terminal.end(&Ending::now()).await;
+}
+
+#[tokio::test]
+async fn a_message_ends_with_an_enter_of_its_own() {
+    let (terminal, _events) = start("stty raw -echo; printf '\\033[?2004hready'; cat -v", None);
+    seen(&terminal, "ready").await;
+    terminal.type_message("say hello").await.unwrap();
+    seen(&terminal, "^[[200~say hello^[[201~^M").await;
+    terminal.end(&Ending::now()).await;
+}
+
+#[tokio::test]
+async fn focus_is_told_only_to_those_who_ask() {
+    let (terminal, _events) = start(
+        "stty raw -echo; printf A; read -r _; printf '\\033[?1004hB'; cat -v",
+        None,
+    );
+    seen(&terminal, "A").await;
+    terminal.focus(false);
+    terminal.write(b"\n").unwrap();
+    // It asks only now, and takes itself to be in front: it is told at once that it is not.
+    seen(&terminal, "B^[[O").await;
+    terminal.focus(true);
+    seen(&terminal, "B^[[O^[[I").await;
+    terminal.end(&Ending::now()).await;
+}
+
+#[tokio::test]
+async fn questions_are_answered_in_their_order() {
+    let (terminal, _events) = start(
+        "stty raw -echo; printf '\\033[?u\\033[?996n\\033[c\\033[6n\\033]11;?\\007\\033[16t'; cat -v",
+        None,
+    );
+    let text = seen(&terminal, "^[[6;18;9t").await;
+    let joined: String = text.lines().collect();
+    assert_eq!(
+        joined,
+        "^[[?0u^[[?997;1n^[[?6c^[[1;1R^[]11;rgb:1818/1818/1818^G^[[6;18;9t"
+    );
+    terminal.end(&Ending::now()).await;
+}
+
+#[tokio::test]
+async fn output_is_read_while_the_program_takes_no_input() {
+    let (terminal, _events) = start(
+        "stty raw -echo; printf ready; sleep 1; printf done; sleep 1000",
+        None,
+    );
+    seen(&terminal, "ready").await;
+    let much = vec![b'x'; 1024 * 1024];
+    for _ in 0..8 {
+        terminal.write(&much).unwrap();
+    }
+    assert!(terminal.write(&much).is_err(), "the queue is bounded");
+    seen(&terminal, "done").await;
+    terminal.end(&Ending::now()).await;
+}
+
+#[tokio::test]
+async fn a_half_told_frame_is_shown_after_its_time() {
+    let (terminal, _events) = start("printf '\\033[?2026hhalf'; sleep 1000", None);
+    seen(&terminal, "half").await;
+    assert!(!terminal.screen().updating());
+    terminal.end(&Ending::now()).await;
+}
+
+/// Everything that usually gets away: `nohup`, a session of its own, a double fork, a cleared environment, a deaf one.
+const RUNAWAYS: &str = "
+    nohup sleep 1001 >/dev/null 2>&1 &
+    setsid sleep 1002 &
+    (setsid sh -c 'sleep 1003 & sleep 1004' &)
+    env -i setsid sleep 1005 &
+    sh -c 'trap \"\" HUP TERM INT; sleep 1006; sleep 1007' &
+    echo up; ";
+
+fn sleepers(from: u32, marker: &str) -> Vec<i32> {
+    let mut found = carriers(marker);
+    for entry in fs::read_dir("/proc").unwrap().flatten() {
+        let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line).replace('\0', " ");
+        for number in from..from + 10 {
+            if line.trim() == format!("sleep {number}") {
+                found.push(entry.file_name().to_string_lossy().parse().unwrap());
+            }
+        }
+    }
+    found
+}
+
+#[tokio::test]
+async fn an_end_leaves_nobody() {
+    become_subreaper();
+    let marker = marker("family");
+    let (terminal, _events) = start(&format!("{RUNAWAYS} cat"), Some(&marker));
+    seen(&terminal, "up").await;
+    assert!(sleepers(1001, &marker).len() >= 6);
+    let exit = terminal
+        .end(&Ending::polite(b"\x04", Duration::from_secs(10)))
+        .await;
+    assert_eq!(
+        exit,
+        code(0),
+        "the farewell was enough for the program itself"
+    );
+    assert_eq!(sleepers(1001, &marker), Vec::<i32>::new());
+}
+
+#[tokio::test]
+async fn a_deaf_program_is_killed() {
+    let marker = marker("deaf");
+    let (terminal, _events) = start(
+        "trap '' HUP TERM INT; echo up; while :; do sleep 1; done",
+        Some(&marker),
+    );
+    seen(&terminal, "up").await;
+    let exit = terminal
+        .end(&Ending::polite(b"\x03", Duration::from_millis(50)))
+        .await;
+    assert_eq!(exit.signal, Some(9));
+    assert_eq!(carriers(&marker), Vec::<i32>::new());
+}
+
+#[tokio::test]
+async fn strays_of_an_earlier_host_are_found_by_their_marker() {
+    let marker = marker("stray");
+    let (terminal, _events) = start(
+        "trap '' HUP; setsid sleep 2001 & setsid sleep 2002 & exit 0",
+        Some(&marker),
+    );
+    ended(&terminal).await;
+    let strays = carriers(&marker);
+    assert_eq!(strays.len(), 2);
+    let ended = end_marked(&marker, Duration::from_millis(100)).await;
+    assert_eq!(ended.len(), 2);
+    assert_eq!(carriers(&marker), Vec::<i32>::new());
+}
+
+#[tokio::test]
+async fn a_missing_folder_or_program_is_told() {
+    let (events, _receiver) = mpsc::channel(1);
+    let mut spec = Spec {
+        id: Id(1),
+        program: "no-such-program".into(),
+        args: Vec::new(),
+        env: BTreeMap::from([("PATH".into(), "/usr/bin:/bin".into())]),
+        cwd: "/no/such/folder".into(),
+        size: SIZE,
+        scrollback: 0,
+        marker: None,
+    };
+    let tracker = TaskTracker::new();
+    let folder = Terminal::spawn(spec.clone(), &tracker, events.clone()).unwrap_err();
+    assert!(folder.to_string().contains("/no/such/folder"));
+    spec.cwd = std::env::temp_dir();
+    let program = Terminal::spawn(spec, &tracker, events).unwrap_err();
+    assert!(program.to_string().contains("no-such-program"));
+}

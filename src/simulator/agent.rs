@@ -358,6 +358,7 @@ mod tests {
             typed: typed.to_owned(),
             latest: typed.to_owned(),
             results: results.iter().map(|text| (*text).to_owned()).collect(),
+            calls: results.len(),
             unattended: true,
         }
     }

@@ -21,7 +21,6 @@ const PICTURE_BYTES: usize = 4096;
 /// A request, read.
 #[derive(Debug)]
 pub(super) struct Ask {
-    pub(super) dialect: Dialect,
     pub(super) model: String,
     pub(super) stream: bool,
     /// `prompt_cache_key`, `user` or `metadata.user_id`.
@@ -47,6 +46,8 @@ pub(super) struct Talk {
     pub(super) latest: String,
     /// Texts of the tool results since `typed`, oldest first.
     pub(super) results: Vec<String>,
+    /// Tool results in the whole conversation.
+    pub(super) calls: usize,
     /// The client says that it approves tool calls by itself.
     pub(super) unattended: bool,
 }
@@ -134,7 +135,6 @@ impl Ask {
             .is_some_and(|raw| raw.get().contains("\"disabled\""))
             || body.reasoning_effort.is_some_and(|effort| effort == "none");
         let mut ask = Self {
-            dialect,
             model: model.into_owned(),
             stream: body.stream.unwrap_or(false),
             session: body.prompt_cache_key.or(body.user).or_else(|| {
@@ -219,7 +219,10 @@ impl Talk {
         };
         for turn in turns {
             match turn {
-                Turn::Result(text) => talk.results.push(text),
+                Turn::Result(text) => {
+                    talk.calls += 1;
+                    talk.results.push(text);
+                }
                 Turn::User(text) if text.trim_start().starts_with("<system-reminder>") => {
                     // Kimi Code 2.1.0 tells its permission mode by such a message; the newest one counts.
                     if text.contains("permission mode") {

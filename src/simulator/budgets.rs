@@ -335,6 +335,7 @@ struct Adaptive {
 
 const QUARTER: f64 = 15.0;
 const DAY: f64 = 24.0 * 60.0;
+const QUARTER_MINUTES: usize = 15;
 const PAST_MINUTES: usize = 3 * 24 * 60;
 
 impl Adaptive {
@@ -366,7 +367,7 @@ impl Adaptive {
             self.last_up = now;
             self.last_change = now;
         } else if lowered < self.limit
-            && now - self.born >= PAST_MINUTES as f64 * minute
+            && now - self.born >= 3.0 * DAY * minute
             && now - self.last_change >= DAY * minute
             && recent < lowered / 2
             && self.busiest_quarter().saturating_mul(100) < self.limit.saturating_mul(33)
@@ -378,17 +379,16 @@ impl Adaptive {
 
     /// The highest use of any 15 minutes on record, per minute.
     fn busiest_quarter(&self) -> u64 {
-        let length = QUARTER as usize;
         let mut sum = 0;
         let mut highest = 0;
         for (index, amount) in self.past.iter().enumerate() {
             sum += amount;
-            if let Some(left) = index.checked_sub(length) {
+            if let Some(left) = index.checked_sub(QUARTER_MINUTES) {
                 sum -= self.past.get(left).copied().unwrap_or(0);
             }
             highest = highest.max(sum);
         }
-        highest / length as u64
+        highest / QUARTER_MINUTES as u64
     }
 }
 

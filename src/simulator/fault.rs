@@ -50,11 +50,41 @@ impl Fault {
         "503",
         "silent",
     ];
+}
 
+/// A fault that a request asks for: for ever, or with `*N` behind its name for the first N requests that ask alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Wish {
+    pub(super) fault: Fault,
+    pub(super) times: Option<u32>,
+}
+
+/// Opens the marker of a fault in a user's text.
+pub(super) const MARKER: &str = "[[fault:";
+
+impl Wish {
     /// The fault that a text asks for by `[[fault:NAME]]`, if any.
     pub(super) fn marked(text: &str) -> Option<Self> {
-        let (_, rest) = text.split_once("[[fault:")?;
+        let (_, rest) = text.split_once(MARKER)?;
         rest.split_once("]]")?.0.trim().parse().ok()
+    }
+}
+
+impl FromStr for Wish {
+    type Err = UnknownName;
+
+    fn from_str(words: &str) -> Result<Self, UnknownName> {
+        let (name, times) = match words.split_once('*') {
+            Some((name, times)) => {
+                let unknown = |_| UnknownName::new("fault", words, Fault::NAMES);
+                (name, Some(times.parse().map_err(unknown)?))
+            }
+            None => (words, None),
+        };
+        Ok(Self {
+            fault: name.parse()?,
+            times,
+        })
     }
 }
 
@@ -119,9 +149,14 @@ mod tests {
 
     #[test]
     fn a_text_may_ask_for_a_fault() {
-        let check = |text, expected| assert_eq!(Fault::marked(text), expected, "{text}");
-        check("please [[fault:cut]] now", Some(Fault::Cut));
-        check("[[fault: cut-after=2 ]]", Some(Fault::CutAfter(2)));
+        let check = |text, expected: Option<(Fault, Option<u32>)>| {
+            let expected = expected.map(|(fault, times)| Wish { fault, times });
+            assert_eq!(Wish::marked(text), expected, "{text}");
+        };
+        check("please [[fault:cut]] now", Some((Fault::Cut, None)));
+        check("[[fault: cut-after=2 ]]", Some((Fault::CutAfter(2), None)));
+        check("[[fault:503*2]]", Some((Fault::Shed, Some(2))));
+        check("[[fault:503*x]]", None);
         check("[[fault:nothing]]", None);
         check("[[fault:cut", None);
         check("no marker", None);

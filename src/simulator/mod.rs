@@ -28,10 +28,18 @@
 
 mod agent;
 mod ask;
+mod body;
 mod budgets;
 mod cache;
+mod chat;
+mod engine;
+mod exchange;
 mod fault;
+mod messages;
 mod options;
+mod refusal;
+mod reply;
+mod responses;
 mod server;
 mod truth;
 

@@ -214,7 +214,7 @@ impl Default for Options {
             port: 0,
             seed: 1,
             time_scale: 1.0,
-            window: Duration::from_secs(60),
+            window: Duration::from_mins(1),
             start: Dimensions {
                 prompt: 3_600_000,
                 uncached: 900_000,

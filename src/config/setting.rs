@@ -66,6 +66,8 @@ const PORT: Shape = Shape::Count {
     least: 0,
     most: 65_535,
 };
+/// More than any provider takes from one account.
+const RATE: Shape = Shape::Count { least: 1, most: 100_000 };
 const RATIO: Shape = Shape::Above { most: 1.0 };
 /// A day is more than any client waits.
 const SECONDS: Shape = Shape::From0 { most: 86_400.0 };
@@ -75,7 +77,7 @@ const SOME_SECONDS: Shape = Shape::Above { most: 86_400.0 };
 pub const SETTINGS: &[Setting] = &[
     seed(
         "FIREWORKS_PROXY_RPS",
-        plain("limits.requests_per_second", Shape::Above { most: 1e6 }),
+        plain("limits.requests_per_second", RATE),
     ),
     seed(
         "FIREWORKS_PROXY_PROMPT_TPM_LIMIT",
@@ -103,7 +105,7 @@ pub const SETTINGS: &[Setting] = &[
     ),
     seed("FIREWORKS_PROXY_MAX_WAIT", auto("limits.max_wait", SECONDS)),
     plain("limits.window", SOME_SECONDS),
-    plain("limits.guard", SECONDS),
+    auto("limits.guard", SECONDS),
     seed(
         "FIREWORKS_PROXY_DAILY_TOKEN_LIMIT",
         plain("limits.daily_tokens", POSITIVE),
@@ -137,8 +139,7 @@ pub const SETTINGS: &[Setting] = &[
     auto("client.command", Shape::Text),
     auto("client.max_steps", POSITIVE),
     plain("client.redirect", Shape::Word(&["overlay", "rewrite"])),
-    plain("client.no_update", Shape::Switch),
-    plain("client.no_telemetry", Shape::Switch),
+    plain("client.quiet", Shape::Switch),
 ];
 
 #[cfg(test)]

@@ -68,10 +68,8 @@ pub struct StartRun {
     pub rewrite: bool,
     /// Steps per turn.
     pub max_steps: Option<u32>,
-    /// Switch the client's self-update off.
-    pub no_update: bool,
-    /// Switch the client's telemetry off.
-    pub no_telemetry: bool,
+    /// Switch the client's self-update and telemetry off.
+    pub quiet: bool,
     /// Show our state in the client's footer.
     pub status_line: bool,
     /// Seconds between two starts.
@@ -209,8 +207,8 @@ pub struct PoolInfo {
     pub queue: usize,
     /// Requests that run.
     pub in_flight: usize,
-    /// Refusals (429) of the upstream so far.
-    pub throttled: u64,
+    /// It rests after the upstream's 429.
+    pub paused: bool,
 }
 
 /// One budget of a pool.

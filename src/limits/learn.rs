@@ -37,12 +37,12 @@ impl Learned {
         self.limits = limits;
     }
 
-    /// Learns from one answer. `baseline` is what holds where nothing is learned. Returns whether a limit changed.
+    /// Learns from one answer. The first one is believed, because what holds before it is a guess. Returns whether a
+    /// limit changed.
     pub(crate) fn observe(
         &mut self,
         seen: &Observation,
         unit: HeaderUnit,
-        baseline: [u64; 3],
         window: Duration,
         now: Duration,
     ) -> bool {
@@ -66,19 +66,12 @@ impl Learned {
                 continue;
             };
             let value = value.saturating_mul(if per_second { 60 } else { 1 });
-            changed |= self.believe(d, value, baseline[d], window, now);
+            changed |= self.believe(d, value, window, now);
         }
         changed
     }
 
-    fn believe(
-        &mut self,
-        d: usize,
-        value: u64,
-        baseline: u64,
-        window: Duration,
-        now: Duration,
-    ) -> bool {
+    fn believe(&mut self, d: usize, value: u64, window: Duration, now: Duration) -> bool {
         let recent = &mut self.recent[d];
         recent.push_back((now, value));
         while recent.len() > KEPT
@@ -93,7 +86,7 @@ impl Learned {
             .map(|&(_, value)| value)
             .max()
             .unwrap_or(value);
-        let current = self.limits[d].unwrap_or(baseline);
+        let current = self.limits[d].unwrap_or_default();
         if highest < current && recent.len() < AGREE {
             return false;
         }
@@ -119,7 +112,6 @@ mod tests {
     use super::*;
     use crate::usage::Dimensions;
 
-    const START: [u64; 3] = [4_500_000, 900_000, 36_000];
     const WINDOW: Duration = Duration::from_mins(1);
 
     fn seen(limits: [Option<u64>; 3]) -> Observation {
@@ -145,7 +137,7 @@ mod tests {
         fn see(&mut self, limits: [Option<u64>; 3]) -> [Option<u64>; 3] {
             self.now += Duration::from_secs(1);
             self.learned
-                .observe(&seen(limits), HeaderUnit::Auto, START, WINDOW, self.now);
+                .observe(&seen(limits), HeaderUnit::Auto, WINDOW, self.now);
             self.learned.limits()
         }
     }

@@ -5,7 +5,8 @@
 //!
 //! Where the tokens of a request are, in its life: in its pool's `demand` while it waits, in `held` from admission, and in
 //! the logs from the moment they are spent; prompt tokens when the request was sent, output as it streams, both
-//! corrected when the upstream tells its usage.
+//! corrected when the upstream tells its usage. Budgets that the upstream may charge at the end are counted a second time,
+//! then.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -229,13 +230,10 @@ impl Limiter {
         if std::mem::replace(&mut flight.sent, true) {
             return;
         }
-        let at_end = self.options.charged_at_end.into_array();
-        for (d, at_end) in at_end.into_iter().enumerate().take(2) {
-            if !at_end {
-                let amount = std::mem::take(&mut flight.held[d]);
-                pool.held[d] -= amount;
-                flight.prompt[d] = Some(pool.logs[d].push(now.at, amount));
-            }
+        for d in 0..2 {
+            let amount = std::mem::take(&mut flight.held[d]);
+            pool.held[d] -= amount;
+            flight.prompt[d] = Some(pool.logs[d].push(now.at, amount));
         }
     }
 
@@ -249,21 +247,17 @@ impl Limiter {
             return;
         };
         flight.streamed += tokens;
-        let mut hold = reserve::rest(
+        let hold = reserve::rest(
             flight.estimate[2],
             self.options.output_reserve.is_some(),
             flight.streamed,
             flight.max_tokens,
             pool.caps(&self.options)[2],
         );
-        if self.options.charged_at_end.generated {
-            hold += flight.streamed;
-        } else {
-            if flight.chunks.len() == MANY_CHUNKS {
-                flight.chunks.drain(..MANY_CHUNKS / 2);
-            }
-            flight.chunks.push(pool.logs[2].push(now.at, tokens));
+        if flight.chunks.len() == MANY_CHUNKS {
+            flight.chunks.drain(..MANY_CHUNKS / 2);
         }
+        flight.chunks.push(pool.logs[2].push(now.at, tokens));
         pool.held[2] = pool.held[2] - flight.held[2] + hold;
         flight.held[2] = hold;
         self.step(now);
@@ -284,9 +278,15 @@ impl Limiter {
         pool.in_flight -= 1;
         for d in 0..3 {
             pool.held[d] -= flight.held[d];
+            pool.flying[d] -= flight.estimate[d];
         }
         let spent = flight.cost(ending);
-        flight.charge(pool, spent.dimensions().into_array(), now.at);
+        let costs = spent.dimensions().into_array();
+        flight.charge(pool, costs, now.at);
+        let at_end = self.options.charged_at_end.into_array();
+        for d in (0..3).filter(|&d| at_end[d] && costs[d] > 0) {
+            pool.ended[d].push(now.at, costs[d]);
+        }
         if let Ending::Settled(tokens) = ending {
             pool.outputs.learn(tokens.generated);
             if flight.admitted >= pool.brake.until() {
@@ -320,10 +320,9 @@ impl Limiter {
     /// The headers of an answer came.
     pub fn observe(&mut self, pool: &Arc<str>, seen: &Observation, now: Moment) {
         self.ready(pool, now);
-        let baseline = Pool::baseline(&self.options);
         if let Some(pool) = self.pools.get_mut(pool) {
             let (unit, window) = (self.options.header_unit, self.options.window);
-            pool.learned.observe(seen, unit, baseline, window, now.at);
+            pool.learned.observe(seen, unit, window, now.at);
             if seen.over_limit {
                 pool.margin.over_limit(now.at);
             }
@@ -438,7 +437,7 @@ impl Limiter {
             pools: self
                 .pools
                 .iter()
-                .map(|(name, pool)| pool.saved(name, now.at, now.wall))
+                .map(|(name, pool)| pool.saved(name, &self.options, now.at, now.wall))
                 .collect(),
         }
     }
@@ -538,6 +537,7 @@ impl Limiter {
         };
         for d in 0..3 {
             pool.held[d] += waiting.need[d];
+            pool.flying[d] += waiting.need[d];
         }
         pool.in_flight += 1;
         if pool.is_busy(&pool.caps(&self.options)) {

@@ -38,8 +38,9 @@ pub struct Options {
     pub capacity: usize,
     /// Unit of the upstream's limit headers.
     pub header_unit: HeaderUnit,
-    /// Budgets that the upstream charges when an answer ends rather than when its tokens flow. A request then counts
-    /// from its start until one window after its end, which is safe for both kinds of upstream and costs throughput.
+    /// Budgets that the upstream may charge when an answer ends rather than when its tokens flow; they are counted both
+    /// ways, and a request waits until both counts have room. Live headers of Fireworks (August 2026) suggest it for
+    /// uncached and generated tokens; the documents are silent.
     pub charged_at_end: Dimensions<bool>,
 }
 
@@ -62,7 +63,11 @@ impl Default for Options {
             zone: Tz::UTC,
             capacity: 1000,
             header_unit: HeaderUnit::Auto,
-            charged_at_end: Dimensions::default(),
+            charged_at_end: Dimensions {
+                prompt: false,
+                uncached: true,
+                generated: true,
+            },
         }
     }
 }

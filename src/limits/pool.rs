@@ -37,7 +37,11 @@ pub(crate) struct Waiting {
 #[derive(Clone, Debug)]
 pub(crate) struct Pool {
     pub(crate) logs: [Log; 3],
+    /// The same tokens counted when answers end; empty for budgets that no upstream charges so.
+    pub(crate) ended: [Log; 3],
     pub(crate) held: [u64; 3],
+    /// Estimates of what is in flight, whether held or logged.
+    pub(crate) flying: [u64; 3],
     pub(crate) in_flight: usize,
     queue: BTreeMap<Place, Waiting>,
     /// Sum of the needs in the queue.
@@ -53,7 +57,9 @@ impl Pool {
     pub(crate) fn new(options: &Options, now: Duration, wall: DateTime<Utc>) -> Self {
         Self {
             logs: Default::default(),
+            ended: Default::default(),
             held: [0; 3],
+            flying: [0; 3],
             in_flight: 0,
             queue: BTreeMap::new(),
             demand: [0; 3],
@@ -92,7 +98,7 @@ impl Pool {
     /// Forgets what is old. Call before reading sums.
     pub(crate) fn advance(&mut self, options: &Options, now: Duration) {
         let span = options.span();
-        for log in &mut self.logs {
+        for log in self.logs.iter_mut().chain(&mut self.ended) {
             log.expire(now, span);
         }
         self.margin.roll(now);
@@ -118,18 +124,20 @@ impl Pool {
 
     /// Some budget is used beyond its cap: a 429 is no surprise.
     pub(crate) fn is_overdrawn(&self, caps: &[u64; 3]) -> bool {
-        (0..3).any(|d| self.taken(d) > caps[d])
+        (0..3).any(|d| self.taken(d).max(self.ended[d].sum()) > caps[d])
     }
 
     /// Nothing is queued, in flight, or counted.
     pub(crate) fn is_idle(&self) -> bool {
-        self.queue.is_empty() && self.in_flight == 0 && (0..3).all(|d| self.taken(d) == 0)
+        self.queue.is_empty()
+            && self.in_flight == 0
+            && (0..3).all(|d| self.taken(d) + self.ended[d].sum() == 0)
     }
 
     /// All budgets have room for this need. One above a limit runs when that budget is empty.
     pub(crate) fn fits(&self, need: &[u64; 3], caps: &[u64; 3]) -> bool {
         (0..3).all(|d| {
-            let taken = self.taken(d);
+            let taken = self.taken(d).max(self.ended[d].sum());
             need[d] == 0 || taken + need[d] <= caps[d] || (need[d] > caps[d] && taken == 0)
         })
     }
@@ -145,9 +153,15 @@ impl Pool {
         let mut at = now.max(self.brake.until());
         for (d, &cap) in caps.iter().enumerate() {
             let need = head.need[d].min(cap);
-            let missing = (self.taken(d) + need).saturating_sub(cap);
-            if need > 0 && missing > 0 {
-                at = at.max(self.logs[d].free_at(missing, span)?);
+            let counts = [
+                (&self.logs[d], self.taken(d)),
+                (&self.ended[d], self.ended[d].sum()),
+            ];
+            for (log, taken) in counts {
+                let missing = (taken + need).saturating_sub(cap);
+                if need > 0 && missing > 0 {
+                    at = at.max(log.free_at(missing, span)?);
+                }
             }
         }
         Some(at)
@@ -209,7 +223,7 @@ impl Pool {
     /// Why each request waits, in order.
     pub(crate) fn waits<'a>(
         &'a self,
-        options: &Options,
+        options: &'a Options,
         requests: &'a Requests,
         now: Duration,
     ) -> impl Iterator<Item = (Place, &'a Waiting, Wait)> + use<'a> {
@@ -225,10 +239,18 @@ impl Pool {
             })
     }
 
-    fn outlook(&self, options: &Options, now: Duration) -> [Outlook<'_>; 3] {
+    /// Both counts of each budget. What is in flight will count at its end.
+    fn outlook(&self, options: &Options, now: Duration) -> [[Outlook<'_>; 2]; 3] {
         let caps = self.caps(options);
         let span = options.span();
-        std::array::from_fn(|d| Outlook::new(&self.logs[d], self.held[d], caps[d], now, span))
+        let at_end = options.charged_at_end.into_array();
+        std::array::from_fn(|d| {
+            let flying = if at_end[d] { self.flying[d] } else { 0 };
+            [
+                Outlook::new(&self.logs[d], self.held[d], caps[d], now, span),
+                Outlook::new(&self.ended[d], flying, caps[d], now, span),
+            ]
+        })
     }
 
     fn explain(
@@ -236,7 +258,7 @@ impl Pool {
         waiting: &Waiting,
         ahead: usize,
         demand: [u64; 3],
-        outlook: &mut [Outlook<'_>; 3],
+        outlook: &mut [[Outlook<'_>; 2]; 3],
         requests: &Requests,
         now: Duration,
     ) -> Wait {
@@ -244,15 +266,13 @@ impl Pool {
         let mut at = requests.ready_at().max(now) + requests.interval().saturating_mul(turns);
         let mut budget = Budget::Requests;
         let mut missing = ahead as u64 + 1;
-        for (d, ahead_of) in outlook.iter_mut().enumerate() {
-            let when = if waiting.need[d] == 0 {
-                now
-            } else {
-                ahead_of.at(demand[d])
-            };
-            let lacks = ahead_of.missing(demand[d]);
-            if when > at || (when == at && budget == Budget::Requests && lacks > 0) {
-                (at, budget, missing) = (when, TOKEN_BUDGETS[d], lacks);
+        for (d, counts) in outlook.iter_mut().enumerate() {
+            for ahead_of in counts.iter_mut().filter(|_| waiting.need[d] > 0) {
+                let when = ahead_of.at(demand[d]);
+                let lacks = ahead_of.missing(demand[d]);
+                if when > at || (when == at && budget == Budget::Requests && lacks > 0) {
+                    (at, budget, missing) = (when, TOKEN_BUDGETS[d], lacks);
+                }
             }
         }
         if self.brake.until() > at {
@@ -269,7 +289,9 @@ impl Pool {
 
     pub(crate) fn view(&self, name: &str, options: &Options, now: Duration) -> PoolView {
         let caps = self.caps(options);
-        let percents: [u64; 3] = std::array::from_fn(|d| self.taken(d) * 100 / caps[d]);
+        // Of the two counts of a budget the fuller one is shown.
+        let taken: [u64; 3] = std::array::from_fn(|d| self.taken(d).max(self.ended[d].sum()));
+        let percents: [u64; 3] = std::array::from_fn(|d| taken[d] * 100 / caps[d]);
         // The first of the tightest.
         let binding = (1..3).fold(0, |best, d| {
             if percents[d] > percents[best] {
@@ -284,7 +306,7 @@ impl Pool {
             learned: Dimensions::from_array(self.learned.limits().map(|l| l.is_some())),
             ratio_ppm: self.margin.ppm(),
             effective: Dimensions::from_array(caps),
-            used: Dimensions::from_array(std::array::from_fn(|d| self.logs[d].sum())),
+            used: Dimensions::from_array(std::array::from_fn(|d| taken[d] - self.held[d])),
             held: Dimensions::from_array(self.held),
             binding: TOKEN_BUDGETS[binding],
             percent: percents[binding],
@@ -294,16 +316,25 @@ impl Pool {
         }
     }
 
-    pub(crate) fn saved(&self, name: &str, now: Duration, wall: DateTime<Utc>) -> SavedPool {
+    pub(crate) fn saved(
+        &self,
+        name: &str,
+        options: &Options,
+        now: Duration,
+        wall: DateTime<Utc>,
+    ) -> SavedPool {
         let stamp = |at: Duration| wall.timestamp_millis() - signed_millis(now.saturating_sub(at));
-        let logs = std::array::from_fn(|d| {
-            let held = (self.held[d] > 0).then_some((now, self.held[d]));
-            self.logs[d]
-                .entries()
-                .chain(held)
+        let save = |log: &Log, pending: u64| -> Vec<(i64, u64)> {
+            log.entries()
+                .chain([(now, pending)])
                 .filter(|&(_, amount)| amount > 0)
                 .map(|(at, amount)| (stamp(at), amount))
                 .collect()
+        };
+        let at_end = options.charged_at_end.into_array();
+        let logs = std::array::from_fn(|d| save(&self.logs[d], self.held[d]));
+        let ended = std::array::from_fn(|d| {
+            save(&self.ended[d], if at_end[d] { self.flying[d] } else { 0 })
         });
         SavedPool {
             name: name.to_owned(),
@@ -312,6 +343,7 @@ impl Pool {
             last_traffic: self.last_traffic,
             outputs: self.outputs.samples().collect(),
             logs: Dimensions::from_array(logs),
+            ended: Dimensions::from_array(ended),
         }
     }
 
@@ -329,7 +361,9 @@ impl Pool {
         for output in saved.outputs {
             self.outputs.learn(output);
         }
-        for (log, entries) in self.logs.iter_mut().zip(saved.logs.into_array()) {
+        let logs = self.logs.iter_mut().zip(saved.logs.into_array());
+        let ended = self.ended.iter_mut().zip(saved.ended.into_array());
+        for (log, entries) in logs.chain(ended) {
             for (stamp, amount) in entries {
                 // A stamp of the future, after the wall clock was set back, counts as spent now.
                 let age = u64::try_from(wall.timestamp_millis() - stamp).unwrap_or(0);

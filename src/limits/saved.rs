@@ -27,4 +27,6 @@ pub(crate) struct SavedPool {
     pub(crate) outputs: Vec<u64>,
     /// Stamps in milliseconds since 1970 and tokens.
     pub(crate) logs: Dimensions<Vec<(i64, u64)>>,
+    /// The same, counted when answers end.
+    pub(crate) ended: Dimensions<Vec<(i64, u64)>>,
 }

@@ -33,9 +33,6 @@ const SHED_TRIES: u32 = 3;
 /// Tries after the first for a failure of unknown meaning.
 const FAILURE_TRIES: u32 = 1;
 
-/// First pause before a try after shed load; doubles, and up to half of it is added at random.
-const SHED_PAUSE: Duration = Duration::from_millis(500);
-
 /// Most of an error's body that is read to tell its meaning; the rest is dropped with the connection.
 const LONGEST_REFUSAL: usize = 256 * 1024;
 
@@ -63,8 +60,10 @@ enum Next {
 }
 
 /// Counts the tries that are behind a request.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Tries {
+    /// The first pause after shed load.
+    pause: Duration,
     shed: u32,
     failed: u32,
     reconnected: bool,
@@ -84,9 +83,9 @@ pub(super) async fn exchange(
         proxy
             .estimator
             .estimate(&subject.model, subject.session(), facts.text_bytes, arrived);
-    let patience = patience::of(&head.headers, proxy.options.max_wait).longest;
+    let patience = patience::of(&head.headers, &proxy.options).longest;
     let mut entry = proxy.board.enter(&call.terminal, facts.session.as_deref());
-    let mut tries = Tries::default();
+    let mut tries = Tries::new(proxy.options.retry_pause);
     let mut place = None;
     loop {
         entry.phase(Phase::Queued);
@@ -309,13 +308,22 @@ fn unreachable_upstream(error: &SendError) -> Fault {
 }
 
 impl Tries {
+    fn new(pause: Duration) -> Self {
+        Self {
+            pause,
+            shed: 0,
+            failed: 0,
+            reconnected: false,
+        }
+    }
+
     fn after_refusal(&mut self, refusal: Refusal) -> Next {
         match refusal {
             Refusal::Throttled { .. } => Next::Requeue,
             Refusal::Shed => self.again_after_shed(),
             Refusal::Failed if self.failed < FAILURE_TRIES => {
                 self.failed += 1;
-                Next::Again(jittered(SHED_PAUSE))
+                Next::Again(jittered(self.pause))
             }
             Refusal::Failed | Refusal::Exhausted | Refusal::Caller => Next::GiveUp,
         }
@@ -338,7 +346,7 @@ impl Tries {
         if self.shed >= SHED_TRIES {
             return Next::GiveUp;
         }
-        let pause = SHED_PAUSE * 2u32.pow(self.shed);
+        let pause = self.pause * 2u32.pow(self.shed);
         self.shed += 1;
         Next::Again(jittered(pause))
     }
@@ -360,7 +368,8 @@ mod tests {
 
     #[test]
     fn refusals_are_tried_again_by_their_meaning() {
-        let mut tries = Tries::default();
+        let first = Duration::from_millis(500);
+        let mut tries = Tries::new(first);
         for _ in 0..10 {
             assert_eq!(
                 tries.after_refusal(Refusal::Throttled { after: None }),
@@ -371,7 +380,7 @@ mod tests {
             let Next::Again(pause) = tries.after_refusal(Refusal::Shed) else {
                 panic!()
             };
-            let least = SHED_PAUSE * 2u32.pow(n);
+            let least = first * 2u32.pow(n);
             assert!(pause >= least && pause <= least * 3 / 2);
         }
         assert_eq!(tries.after_refusal(Refusal::Shed), Next::GiveUp);

@@ -4,7 +4,6 @@
 //! walk the spine; everything else below a route passes straight through to its upstream, body and answer unread.
 
 use std::convert::Infallible;
-use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -127,7 +126,7 @@ async fn answer(
     signs: &Shared,
     request: Request<Incoming>,
 ) -> Response<Answer> {
-    let sign_every = patience::of(request.headers(), None).sign_every;
+    let sign_every = patience::of(request.headers(), &proxy.options).sign_every;
     let mut answer = pin!(dispatch(proxy, aside, request));
     let answer = loop {
         // Both futures are cheap to ask again: the timer is only made for clients that want signs.
@@ -179,7 +178,7 @@ async fn dispatch(
                 Ok(answer) => return Ok(answer.map(Answer::Aside)),
                 Err(request) => request,
             };
-            let Some(upstream) = proxy.routes.default() else {
+            let Some(upstream) = proxy.routes.fallback() else {
                 return Err(Fault::client(
                     StatusCode::NOT_FOUND,
                     "not_found_error",

@@ -53,6 +53,10 @@ pub struct Options {
     pub largest_body: u64,
     /// An answer that brings no byte for so long is broken off.
     pub stall: Duration,
+    /// How often a client that takes them gets an interim `102` while it waits.
+    pub sign_every: Duration,
+    /// First pause before another try after shed load or a failure; doubles, and up to half of it is added at random.
+    pub retry_pause: Duration,
 }
 
 impl Default for Options {
@@ -62,6 +66,9 @@ impl Default for Options {
             largest_body: 64 * 1024 * 1024,
             // The clients give up after 300 s without a byte (measured on Kimi Code 2.1.0).
             stall: Duration::from_secs(300),
+            // Several in each 300 s of the client's patience.
+            sign_every: Duration::from_secs(60),
+            retry_pause: Duration::from_millis(500),
         }
     }
 }

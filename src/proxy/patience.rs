@@ -8,14 +8,13 @@ use std::time::Duration;
 use http::HeaderMap;
 use http::header::USER_AGENT;
 
+use crate::proxy::Options;
+
 /// Taken off every limit, so that an answer still arrives in time.
 const MARGIN: Duration = Duration::from_secs(10);
 
 /// The clients' own limit on a request without a byte of its answer.
 const TOTAL: Duration = Duration::from_secs(600);
-
-/// Interim signs go out this far apart: several in each 300 s of the client's patience.
-const SIGN_EVERY: Duration = Duration::from_secs(60);
 
 /// A client's patience.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,8 +25,8 @@ pub(super) struct Patience {
     pub(super) sign_every: Option<Duration>,
 }
 
-/// Reads a client's patience off its headers; `set` is the user's own limit.
-pub(super) fn of(headers: &HeaderMap, set: Option<Duration>) -> Patience {
+/// Reads a client's patience off its headers.
+pub(super) fn of(headers: &HeaderMap, options: &Options) -> Patience {
     let text = |name: &str| {
         headers
             .get(name)
@@ -37,8 +36,8 @@ pub(super) fn of(headers: &HeaderMap, set: Option<Duration>) -> Patience {
     let runs_on_node = text(USER_AGENT.as_str()).starts_with("kimi-code-cli/")
         || text("x-stainless-runtime") == "node";
     Patience {
-        longest: set.unwrap_or(TOTAL - MARGIN),
-        sign_every: runs_on_node.then_some(SIGN_EVERY),
+        longest: options.max_wait.unwrap_or(TOTAL - MARGIN),
+        sign_every: runs_on_node.then_some(options.sign_every),
     }
 }
 
@@ -48,17 +47,31 @@ mod tests {
 
     #[test]
     fn node_clients_get_signs_and_a_setting_wins() {
+        let options = Options::default();
+        let signs = Some(options.sign_every);
         let mut headers = HeaderMap::new();
-        assert_eq!(of(&headers, None).sign_every, None);
+        assert_eq!(of(&headers, &options).sign_every, None);
         headers.insert(USER_AGENT, "kimi-code-cli/2.1.0".parse().unwrap());
-        let patience = of(&headers, Some(Duration::from_secs(7)));
         assert_eq!(
-            (patience.longest.as_secs(), patience.sign_every),
-            (7, Some(SIGN_EVERY))
+            of(&headers, &options),
+            Patience {
+                longest: Duration::from_secs(590),
+                sign_every: signs
+            }
         );
         headers.insert(USER_AGENT, "KimiCLI/1.51.0".parse().unwrap());
-        assert_eq!(of(&headers, None).sign_every, None);
+        assert_eq!(of(&headers, &options).sign_every, None);
         headers.insert("x-stainless-runtime", "node".parse().unwrap());
-        assert_eq!(of(&headers, None).sign_every, Some(SIGN_EVERY));
+        let hurried = Options {
+            max_wait: Some(Duration::from_secs(7)),
+            ..options
+        };
+        assert_eq!(
+            of(&headers, &hurried),
+            Patience {
+                longest: Duration::from_secs(7),
+                sign_every: signs
+            }
+        );
     }
 }

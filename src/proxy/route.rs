@@ -62,7 +62,7 @@ impl Routes {
         self.named.read().get(name.as_ref()).cloned()
     }
 
-    pub(super) fn default(&self) -> Option<Arc<Upstream>> {
+    pub(super) fn fallback(&self) -> Option<Arc<Upstream>> {
         self.default.read().clone()
     }
 }

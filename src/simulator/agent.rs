@@ -10,6 +10,7 @@ use std::hash::Hasher;
 
 use serde_json::Map;
 use serde_json::Value;
+use serde_json::json;
 
 use super::ask::Talk;
 use super::ask::Tool;
@@ -154,34 +155,40 @@ fn script(talk: &Talk, commands: Commands) -> Vec<Round> {
         Commands::Unattended => talk.unattended,
         Commands::Never => false,
     };
+    // Kimi Code fetches ripgrep from the network when its Glob is used without one; a demo must not cause that.
     let list = call(
         talk,
         &["Glob", "LS", "ListDirectory", "list_directory"],
-        &[("pattern", "*"), ("path", ".")],
-    );
+        &[("pattern", json!("*")), ("path", json!("."))],
+    )
+    .filter(|call| !needs_ripgrep(talk, &call.name));
     let run = |command: &str| {
+        let names = ["Bash", "Shell", "bash", "shell"];
         may_run
-            .then(|| {
-                call(
-                    talk,
-                    &["Bash", "Shell", "bash", "shell"],
-                    &[("command", command)],
-                )
-            })
+            .then(|| call(talk, &names, &[("command", json!(command))]))
             .flatten()
+    };
+    let note = |look: &str, tell: &str| {
+        let todos = json!([
+            {"title": "Look around in the folder", "status": look}, {"title": "Tell what is here", "status": tell},
+        ]);
+        call(talk, &["TodoList", "SetTodoList"], &[("todos", todos)])
     };
     let file = found_file(&talk.results).unwrap_or("README.md");
     let read = call(
         talk,
         &["Read", "ReadFile", "read_file"],
-        &[("path", file), ("file_path", file)],
+        &[("path", json!(file)), ("file_path", json!(file))],
     );
     let gist = gist(&talk.typed);
-    let first = vec![list, run("ls -la | head -n 20")];
-    let last = if draw(&talk.typed, 3) == 0 {
-        None
-    } else {
-        run("echo checked: $(ls | wc -l) entries")
+    let first = vec![
+        note("in_progress", "pending"),
+        list,
+        run("ls -la | head -n 20"),
+    ];
+    let last = match draw(&talk.typed, 3) {
+        0 => None,
+        _ => run("echo checked: $(ls | wc -l) entries").or_else(|| note("done", "in_progress")),
     };
     [
         (
@@ -207,7 +214,7 @@ fn script(talk: &Talk, commands: Commands) -> Vec<Round> {
 
 /// A call of the first tool on offer that bears one of `names`, with those `values` that its schema knows.
 /// Nothing if it wants something else as well.
-fn call(talk: &Talk, names: &[&str], values: &[(&str, &str)]) -> Option<Call> {
+fn call(talk: &Talk, names: &[&str], values: &[(&str, Value)]) -> Option<Call> {
     let tool = names
         .iter()
         .find_map(|name| talk.tools.iter().find(|tool| tool.name == *name))?;
@@ -217,7 +224,7 @@ fn call(talk: &Talk, names: &[&str], values: &[(&str, &str)]) -> Option<Call> {
         if known.get(name).is_some()
             && (arguments.is_empty() || required(tool).any(|needed| needed == *name))
         {
-            arguments.insert((*name).to_owned(), Value::from(*value));
+            arguments.insert((*name).to_owned(), value.clone());
         }
     }
     let complete = !arguments.is_empty() && required(tool).all(|name| arguments.contains_key(name));
@@ -225,6 +232,12 @@ fn call(talk: &Talk, names: &[&str], values: &[(&str, &str)]) -> Option<Call> {
         name: tool.name.clone(),
         arguments: Value::Object(arguments).to_string(),
     })
+}
+
+fn needs_ripgrep(talk: &Talk, name: &str) -> bool {
+    talk.tools
+        .iter()
+        .any(|tool| tool.name == name && tool.description.contains("ripgrep"))
 }
 
 fn required(tool: &Tool) -> impl Iterator<Item = &str> {
@@ -330,8 +343,6 @@ fn draw(typed: &str, below: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     fn tool(name: &str, required: &[&str], optional: &[&str]) -> Tool {
@@ -342,6 +353,7 @@ mod tests {
             .collect();
         Tool {
             name: name.to_owned(),
+            description: String::new(),
             schema: json!({"type": "object", "properties": properties, "required": required}),
         }
     }
@@ -352,7 +364,11 @@ mod tests {
             tools: vec![
                 tool("Agent", &["prompt", "description"], &[]),
                 tool("Bash", &["command"], &["cwd", "description"]),
-                tool("Glob", &["pattern"], &["path"]),
+                Tool {
+                    description: "Powered by ripgrep.".to_owned(),
+                    ..tool("Glob", &["pattern"], &["path"])
+                },
+                tool("TodoList", &[], &["todos"]),
                 tool("Read", &["path"], &["line_offset"]),
             ],
             typed: typed.to_owned(),
@@ -382,10 +398,26 @@ mod tests {
                 }
             }
             let expect = |name: &str, arguments: &str| (name.to_owned(), arguments.to_owned());
-            assert_eq!(called.first(), Some(&expect("Glob", r#"{"pattern":"*"}"#)));
+            assert_eq!(called.first().unwrap().0, "TodoList");
+            assert!(called.contains(&expect("Bash", r#"{"command":"ls -la | head -n 20"}"#)));
+            assert!(
+                called.iter().all(|(name, _)| name != "Glob"),
+                "would fetch ripgrep"
+            );
             assert!(called.contains(&expect("Read", r#"{"path":"./README.md"}"#)));
             assert!((3..=4).contains(&called.len()), "{called:?}");
         }
+    }
+
+    #[test]
+    fn a_client_that_lists_by_itself_is_asked_to() {
+        let mut old = talk("x", &[]);
+        old.tools = vec![
+            tool("Glob", &["pattern"], &["directory"]),
+            tool("ReadFile", &["path"], &[]),
+        ];
+        let said = answer(&old, true, Commands::Never);
+        assert_eq!(said.calls[0].arguments, r#"{"pattern":"*"}"#);
     }
 
     #[test]

@@ -56,6 +56,7 @@ pub(super) struct Talk {
 #[derive(Debug)]
 pub(super) struct Tool {
     pub(super) name: String,
+    pub(super) description: String,
     pub(super) schema: Value,
 }
 
@@ -248,6 +249,7 @@ fn read_tool(tool: &Value) -> Option<Tool> {
         .unwrap_or(tool);
     Some(Tool {
         name: tool.get("name")?.as_str()?.to_owned(),
+        description: word(tool, "description").to_owned(),
         schema: tool
             .get("parameters")
             .or_else(|| tool.get("input_schema"))

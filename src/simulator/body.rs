@@ -31,6 +31,9 @@ pub(super) struct Reply {
     ending: Ending,
     /// Length told in advance, if the answer is no stream.
     length: Option<u64>,
+    /// Bytes of one chunk, 0 for whole events, and what is left of the event on its way.
+    chunk: usize,
+    rest: Bytes,
     /// Time per token, and until when the next event is held back.
     pace: Duration,
     due: Option<Instant>,
@@ -54,6 +57,8 @@ impl Reply {
             events: events.into_iter(),
             ending,
             length: None,
+            chunk: 0,
+            rest: Bytes::new(),
             pace,
             due: None,
             timer: None,
@@ -86,6 +91,20 @@ impl Reply {
         }
     }
 
+    /// Cuts the events into chunks of so many bytes; 0 leaves them whole.
+    pub(super) fn in_chunks(self, chunk: usize) -> Self {
+        Self { chunk, ..self }
+    }
+
+    /// The next chunk of the event on its way.
+    fn next_chunk(&mut self) -> Option<Bytes> {
+        let length = match self.chunk {
+            0 => self.rest.len(),
+            chunk => chunk.min(self.rest.len()),
+        };
+        (length > 0).then(|| self.rest.split_to(length))
+    }
+
     /// The next event of a stream may leave when its tokens have been generated.
     fn hold_back(&mut self) {
         let tokens = self
@@ -115,6 +134,9 @@ impl Body for Reply {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         let this = self.get_mut();
+        if let Some(chunk) = this.next_chunk() {
+            return Poll::Ready(Some(Ok(Frame::data(chunk))));
+        }
         if let Some(timer) = &mut this.timer {
             ready!(timer.as_mut().poll(cx));
             this.timer = None;
@@ -130,7 +152,9 @@ impl Body for Reply {
                 this.exchange.finish(end);
             }
             this.hold_back();
-            return Poll::Ready(Some(Ok(Frame::data(Bytes::from(event.bytes)))));
+            this.rest = Bytes::from(event.bytes);
+            let chunk = this.next_chunk().unwrap_or_default();
+            return Poll::Ready(Some(Ok(Frame::data(chunk))));
         }
         match this.ending {
             Ending::Clean => Poll::Ready(None),
@@ -152,7 +176,7 @@ impl Body for Reply {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.ending == Ending::Clean && self.events.as_slice().is_empty()
+        self.ending == Ending::Clean && self.rest.is_empty() && self.events.as_slice().is_empty()
     }
 
     fn size_hint(&self) -> SizeHint {

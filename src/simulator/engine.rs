@@ -13,8 +13,6 @@ use std::hash::Hasher;
 use std::io;
 use std::io::Write;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -42,7 +40,7 @@ const KEPT_RECORDS: usize = 100_000;
 pub(super) struct Engine {
     pub(super) options: Options,
     started: Instant,
-    numbers: AtomicU64,
+    arrived: watch::Sender<u64>,
     state: Mutex<State>,
     journal: Mutex<Journal>,
     over: watch::Sender<u64>,
@@ -67,6 +65,8 @@ struct Journal {
 pub(super) struct Need<'a> {
     pub(super) model: &'a str,
     pub(super) prompt: u64,
+    /// `prompt` is the client's own word, not the count of the text behind the blocks.
+    pub(super) declared: bool,
     /// The client's own word for the cached part.
     pub(super) declared_cached: Option<u64>,
     pub(super) blocks: &'a [u64],
@@ -98,7 +98,7 @@ impl Engine {
         };
         Ok(Self {
             started: Instant::now(),
-            numbers: AtomicU64::new(0),
+            arrived: watch::Sender::new(0),
             state: Mutex::new(State {
                 rules: Rules::new(&options),
                 pools: HashMap::new(),
@@ -116,7 +116,12 @@ impl Engine {
     }
 
     pub(super) fn next_number(&self) -> u64 {
-        self.numbers.fetch_add(1, Ordering::Relaxed) + 1
+        let mut number = 0;
+        self.arrived.send_modify(|arrived| {
+            *arrived += 1;
+            number = *arrived;
+        });
+        number
     }
 
     /// Real seconds since the start.
@@ -192,13 +197,15 @@ impl Engine {
             .caches
             .get_mut(need.replica)
             .map_or(0, |cache| cache.hit(now, need.blocks));
-        // A declared prompt has no blocks of its own; the share of the blocks that were hit is taken of it.
         let cached = need.declared_cached.unwrap_or_else(|| {
-            let block = self.options.cache_block.max(1);
-            let all = (need.blocks.len() as u64).max(1);
-            let share = u128::from(need.prompt) * u128::from(hit as u64) / u128::from(all);
-            let by_share = u64::try_from(share).unwrap_or(u64::MAX) / block * block;
-            by_share.min(need.prompt)
+            let (hit, all) = (hit as u64, need.blocks.len() as u64);
+            let block = self.options.cache_block;
+            if !need.declared {
+                return hit * block;
+            }
+            // A declared prompt is as much cached as the text that stands for it.
+            let share = u128::from(need.prompt) * u128::from(hit) / u128::from(all.max(1));
+            u64::try_from(share).unwrap_or(u64::MAX) / block.max(1) * block
         });
         let cached = cached.min(need.prompt.saturating_sub(1));
         let reserved = match self.options.charge {
@@ -263,6 +270,11 @@ impl Engine {
         self.journal.lock().records.iter().cloned().collect()
     }
 
+    /// How many requests have arrived.
+    pub(super) fn arrived(&self) -> watch::Receiver<u64> {
+        self.arrived.subscribe()
+    }
+
     /// How many requests are over.
     pub(super) fn over(&self) -> watch::Receiver<u64> {
         self.over.subscribe()
@@ -286,6 +298,8 @@ pub(super) struct Exchange {
     engine: Arc<Engine>,
     pub(super) record: TruthRecord,
     blocks: Vec<u64>,
+    /// Thinking tokens of the whole answer, if the upstream tells them.
+    pub(super) reasoning: u64,
     admitted: bool,
     answering: bool,
     over: bool,
@@ -297,6 +311,7 @@ impl Exchange {
             engine,
             record,
             blocks: Vec::new(),
+            reasoning: 0,
             admitted: false,
             answering: false,
             over: false,
@@ -361,6 +376,7 @@ impl Exchange {
                 end == End::Complete,
             );
         }
+        self.record.tokens.reasoning = self.reasoning.min(self.record.tokens.generated);
         self.record.end = end;
         self.record.ended = self.engine.elapsed();
         self.engine.write_down(self.record.clone());

@@ -204,6 +204,7 @@ impl Visit {
         let (admitted, full) = self.engine.admit(&Need {
             model: &ask.model,
             prompt,
+            declared: declared_prompt.is_some(),
             declared_cached,
             blocks: &ask.blocks,
             cap: ask.cap,
@@ -378,6 +379,9 @@ impl Visit {
         // What the gateway believes before this answer counts: it decides which headers go out.
         let view = self.engine.view(&ask.model, self.exchange.record.gateway);
         self.exchange.first_token();
+        if self.dialect == Dialect::Responses {
+            self.exchange.reasoning = tokens.reasoning;
+        }
         let server_time = self.exchange.record.ttft.unwrap_or_default();
         let frame = Frame {
             dialect: self.dialect,
@@ -398,10 +402,13 @@ impl Visit {
         self.exchange.record.status = 200;
         let reset = self.line.reset.clone();
         let (body, kind) = if ask.stream {
-            let (events, ending) = frame.damage(frame.stream(&said), fault);
+            let options = &self.engine.options;
+            let events = frame.dress(frame.stream(&said), options.comments, options.crlf);
+            let (events, ending) = frame.damage(events, fault);
+            let chunk = options.chunk_bytes;
             let pace = self.engine.real(pace);
             (
-                Reply::stream(events, ending, pace, reset, self.exchange),
+                Reply::stream(events, ending, pace, reset, self.exchange).in_chunks(chunk),
                 "text/event-stream",
             )
         } else {

@@ -196,6 +196,12 @@ pub struct Options {
     pub refusal_delay: Duration,
     /// Where a chat stream reports its usage.
     pub usage: UsagePlacement,
+    /// Comment lines between the events of a stream (ping events in the Anthropic dialect), as some gateways send them.
+    pub comments: bool,
+    /// Line ends of streams are CRLF.
+    pub crlf: bool,
+    /// Streams are cut into chunks of so many bytes, also inside lines and characters; 0 sends one chunk per event.
+    pub chunk_bytes: usize,
     /// When the scripted agent runs commands through the client's tool.
     pub commands: Commands,
     /// Probability of each fault, drawn one after the other for requests that ask for none.
@@ -250,6 +256,9 @@ impl Default for Options {
             event_tokens: 4,
             refusal_delay: Duration::from_millis(260),
             usage: UsagePlacement::Finish,
+            comments: false,
+            crlf: false,
+            chunk_bytes: 0,
             commands: Commands::Unattended,
             faults: Vec::new(),
             models: [
@@ -285,7 +294,7 @@ impl Options {
     /// Limits so high, and so many requests a minute, that nothing is ever refused.
     #[must_use]
     pub fn unlimited(mut self) -> Self {
-        const PLENTY: u64 = u64::MAX / 4;
+        const PLENTY: u64 = 1_000_000_000_000_000;
         self.start = Dimensions {
             prompt: PLENTY,
             uncached: PLENTY,

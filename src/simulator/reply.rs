@@ -76,19 +76,19 @@ impl Event {
 }
 
 impl Frame {
-    /// The deltas of a text, with the tokens of each.
+    /// The deltas of a text, with the tokens of each; together they carry the tokens of the whole text.
     pub(super) fn pieces<'a>(&self, text: &'a str) -> impl Iterator<Item = (&'a str, u64)> {
         let step =
             usize::try_from(self.event_tokens.max(1) * BYTES_PER_TOKEN).unwrap_or(usize::MAX);
-        let mut rest = text;
+        let mut start = 0_usize;
         std::iter::from_fn(move || {
-            if rest.is_empty() {
-                return None;
-            }
             // A step is at least four bytes, so it holds at least one character.
-            let (piece, after) = rest.split_at_checked(rest.floor_char_boundary(step))?;
-            rest = after;
-            Some((piece, tokens_of(piece)))
+            let end = text.floor_char_boundary(start.saturating_add(step));
+            let piece = text.get(start..end).filter(|piece| !piece.is_empty())?;
+            let tokens =
+                text.get(..end).map_or(0, tokens_of) - text.get(..start).map_or(0, tokens_of);
+            start = end;
+            Some((piece, tokens))
         })
     }
 
@@ -125,6 +125,29 @@ impl Frame {
                 0,
             ),
         }
+    }
+
+    /// Dresses a stream as gateways do: comment or ping events in between, and CRLF line ends.
+    pub(super) fn dress(&self, events: Vec<Event>, comments: bool, crlf: bool) -> Vec<Event> {
+        const EVERY: usize = 4;
+        let noise = || match self.dialect {
+            Dialect::Messages => Event::typed(&json!({"type": "ping"}), 0),
+            _ => Event::new(": keep-alive\n\n".to_owned(), 0),
+        };
+        let mut dressed = Vec::with_capacity(events.len());
+        for (index, event) in events.into_iter().enumerate() {
+            // The first event stays the first: it opens the answer in every dialect.
+            if comments && index % EVERY == 1 {
+                dressed.push(noise());
+            }
+            dressed.push(event);
+        }
+        if crlf {
+            for event in &mut dressed {
+                event.bytes = event.bytes.replace('\n', "\r\n");
+            }
+        }
+        dressed
     }
 
     /// Does to a stream what the fault says.
@@ -218,7 +241,11 @@ pub(super) mod tests {
         assert!(
             pieces
                 .iter()
-                .all(|(piece, tokens)| piece.len() <= 4 && *tokens == 1)
+                .all(|(piece, tokens)| piece.len() <= 4 && *tokens <= 1)
+        );
+        assert_eq!(
+            pieces.iter().map(|(_, tokens)| tokens).sum::<u64>(),
+            tokens_of(text)
         );
     }
 
@@ -233,6 +260,26 @@ pub(super) mod tests {
                 "{dialect:?}"
             );
             assert!(events.iter().all(|event| event.bytes.ends_with("\n\n")));
+        }
+    }
+
+    #[test]
+    fn dress_adds_noise_and_leaves_the_data_alone() {
+        for dialect in [Dialect::Chat, Dialect::Messages] {
+            let frame = frame(dialect);
+            let plain = frame.stream(&everything());
+            let dressed = frame.dress(plain.clone(), true, true);
+            assert!(dressed.len() > plain.len());
+            assert!(
+                dressed
+                    .iter()
+                    .all(|event| event.bytes.ends_with("\r\n\r\n"))
+            );
+            let kept: Vec<Value> = data(&dressed)
+                .into_iter()
+                .filter(|event| event["type"] != "ping")
+                .collect();
+            assert_eq!(kept, data(&plain));
         }
     }
 

@@ -75,6 +75,16 @@ impl Simulator {
         self.engine.records()
     }
 
+    /// Waits until `count` requests have arrived since the start, answered or not.
+    pub async fn arrived(&self, count: u64) {
+        drop(
+            self.engine
+                .arrived()
+                .wait_for(|arrived| *arrived >= count)
+                .await,
+        );
+    }
+
     /// Waits until `count` requests are over since the start, then returns [`Simulator::truth`].
     pub async fn finished(&self, count: u64) -> Vec<TruthRecord> {
         let mut over = self.engine.over();

@@ -1,0 +1,109 @@
+//! How a client is ended so that its session can be resumed, and how a session is found again.
+//!
+//! Measured on Kimi Code 2.1.0: Ctrl-C twice ends it with code 0, its modes restored and a resume hint printed; SIGHUP ends it
+//! with code 129 and modes restored; SIGTERM and SIGINT kill it and leave the terminal's modes as they were. After SIGKILL
+//! a session still resumes, without the answer that was streaming.
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use crate::kimi::home::Kind;
+
+/// Written to the terminal, once to interrupt a turn; a second and third time to leave. Each as a write of its own.
+pub const INTERRUPT: &[u8] = b"\x03";
+
+/// How many [`INTERRUPT`]s end a client that works: one stops the turn, two leave.
+pub const INTERRUPTS: usize = 3;
+
+/// What to do in turn until the client is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ask {
+    /// Write [`INTERRUPT`] [`INTERRUPTS`] times.
+    Interrupt,
+    /// SIGHUP to the process group, or close the terminal's master.
+    HangUp,
+    /// SIGKILL to whatever is left.
+    Kill,
+}
+
+/// From the politest to the last.
+pub const ORDER: [Ask; 3] = [Ask::Interrupt, Ask::HangUp, Ask::Kill];
+
+/// Puts the user's terminal back, whatever way a client went: cursor, paste, keyboard, focus, colour and output modes.
+pub const RESTORE: &str = "\x1b[?25h\x1b[?2004l\x1b[<u\x1b[>4;0m\x1b[?1004l\x1b[?2031l\x1b[?2026l";
+
+/// The command that takes a session up again outside of kimiq, in the same working folder.
+pub fn resume_command(session: &str) -> String {
+    format!("kimi -r {session}")
+}
+
+/// The session in the hint that the client prints when it leaves, last one first.
+pub fn session_in_farewell(screen: &str) -> Option<&str> {
+    let (_, rest) = screen.rsplit_once("kimi -r ")?;
+    let id = rest
+        .split(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == '-'))
+        .next()?;
+    (!id.is_empty()).then_some(id)
+}
+
+/// True for what a request of the client names its session by (`prompt_cache_key`, `metadata.user_id`): Kimi Code's are
+/// `session_<uuid>`, kimi-cli's a bare UUID.
+pub fn is_session(kind: Kind, id: &str) -> bool {
+    let uuid = match kind {
+        Kind::KimiCode => id.strip_prefix("session_"),
+        Kind::KimiCli => Some(id),
+    };
+    uuid.is_some_and(|uuid| {
+        uuid.len() == 36
+            && uuid.bytes().enumerate().all(|(at, byte)| match at {
+                8 | 13 | 18 | 23 => byte == b'-',
+                _ => byte.is_ascii_hexdigit(),
+            })
+    })
+}
+
+/// One line of `kimi session list --json`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Session {
+    /// What `-r` takes.
+    pub id: String,
+    /// The client's title for it.
+    #[serde(default)]
+    pub title: Option<String>,
+    /// Where it must be resumed.
+    #[serde(default)]
+    pub work_dir: Option<PathBuf>,
+    /// `completed`, `cancelled` or `failed`; missing when the client was killed.
+    #[serde(default)]
+    pub last_turn_reason: Option<String>,
+}
+
+/// Reads what `kimi session list --json` prints; unknown fields are left out.
+///
+/// # Errors
+///
+/// It is not that.
+pub fn sessions(json: &str) -> Result<Vec<Session>, serde_json::Error> {
+    serde_json::from_str(json)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_is_found_in_what_the_client_says() {
+        let said = "Bye!\r\n\r\nTo resume this session: kimi -r session_0a1b2c3d-0000-4000-8000-000000000000\x1b[0m\r\n";
+        let id = session_in_farewell(said).unwrap();
+        assert_eq!(
+            resume_command(id),
+            "kimi -r session_0a1b2c3d-0000-4000-8000-000000000000"
+        );
+        assert!(is_session(Kind::KimiCode, id));
+        assert!(!is_session(Kind::KimiCli, id));
+        assert!(!is_session(Kind::KimiCode, "session_x"));
+        assert_eq!(session_in_farewell("nothing"), None);
+    }
+}

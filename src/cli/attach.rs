@@ -46,7 +46,9 @@ pub(crate) fn hello(context: &Context, run: &str) -> Hello {
 pub(crate) fn tell(context: &Context, bye: Bye) -> Outcome {
     match bye {
         Bye::Detached { run } => {
-            context.output.note(format!("`{run}` goes on; `kimiq attach {run}` comes back"));
+            context
+                .output
+                .note(format!("`{run}` goes on; `kimiq attach {run}` comes back"));
             Ok(())
         }
         Bye::Ended { run, lines } => {

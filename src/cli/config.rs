@@ -34,8 +34,13 @@ struct Checked {
 }
 
 pub(crate) fn run(context: &Context, args: args::Config) -> Outcome {
-    match args.what.unwrap_or(ConfigVerb::Show { json: false, defaults: false }) {
-        ConfigVerb::Show { defaults: true, .. } => Ok(context.output.raw(config::DEFAULTS.as_bytes())?),
+    match args.what.unwrap_or(ConfigVerb::Show {
+        json: false,
+        defaults: false,
+    }) {
+        ConfigVerb::Show { defaults: true, .. } => {
+            Ok(context.output.raw(config::DEFAULTS.as_bytes())?)
+        }
         ConfigVerb::Show { json, .. } => show(context, json),
         ConfigVerb::Path { json } => path(context, json),
         ConfigVerb::Check { json } => check(context, json),
@@ -68,7 +73,9 @@ fn show(context: &Context, json: bool) -> Outcome {
             vec![row.key.to_owned(), row.value, origin]
         })
         .collect();
-    context.output.table(&["SETTING", "VALUE", "FROM"], &[], &rows)?;
+    context
+        .output
+        .table(&["SETTING", "VALUE", "FROM"], &[], &rows)?;
     for host in settings.keys().keys() {
         context.output.line(format!("a key is set for {host}"))?;
     }
@@ -84,7 +91,9 @@ fn path(context: &Context, json: bool) -> Outcome {
     if json {
         context.output.json(&places)?;
     } else {
-        context.output.line(format!("settings  {}", places.config))?;
+        context
+            .output
+            .line(format!("settings  {}", places.config))?;
         context.output.line(format!("state     {}", places.state))?;
         context.output.line(format!("data      {}", places.data))?;
     }
@@ -92,16 +101,36 @@ fn path(context: &Context, json: bool) -> Outcome {
 }
 
 fn check(context: &Context, json: bool) -> Outcome {
-    let flags: Vec<_> = context.common.settings.iter().map(|pair| ("--set".to_owned(), pair.clone())).collect();
+    let flags: Vec<_> = context
+        .common
+        .settings
+        .iter()
+        .map(|pair| ("--set".to_owned(), pair.clone()))
+        .collect();
     let resolved = config::resolve(&context.paths, &context.env, &flags);
     if json {
         let (warnings, failure) = match resolved {
-            Ok(settings) => (settings.warnings().iter().map(ToString::to_string).collect(), None),
+            Ok(settings) => (
+                settings
+                    .warnings()
+                    .iter()
+                    .map(ToString::to_string)
+                    .collect(),
+                None,
+            ),
             Err(error) => (Vec::new(), Some(Failure::from(error))),
         };
         let error = failure.as_ref().map(ToString::to_string);
-        context.output.json(&Checked { ok: error.is_none(), warnings, error })?;
-        return if failure.is_some() { Err(Failure::quiet(Kind::Settings)) } else { Ok(()) };
+        context.output.json(&Checked {
+            ok: error.is_none(),
+            warnings,
+            error,
+        })?;
+        return if failure.is_some() {
+            Err(Failure::quiet(Kind::Settings))
+        } else {
+            Ok(())
+        };
     }
     let settings = resolved?;
     for warning in settings.warnings() {

@@ -38,13 +38,25 @@ impl Context {
         }
         let paths = Paths::find(&env)?;
         let registry = Registry::new(paths.instances());
-        Ok(Self { common, env, paths, output, registry })
+        Ok(Self {
+            common,
+            env,
+            paths,
+            output,
+            registry,
+        })
     }
 
     /// All settings, `--set` and then `flags` on top; what is odd about them is told. A flag is its name and the pair.
     pub(crate) fn settings(&self, flags: &[(&str, String)]) -> Result<Resolved, Failure> {
-        let given = self.common.settings.iter().map(|pair| ("--set".to_owned(), pair.clone()));
-        let named = flags.iter().map(|(flag, pair)| ((*flag).to_owned(), pair.clone()));
+        let given = self
+            .common
+            .settings
+            .iter()
+            .map(|pair| ("--set".to_owned(), pair.clone()));
+        let named = flags
+            .iter()
+            .map(|(flag, pair)| ((*flag).to_owned(), pair.clone()));
         let layers: Vec<_> = given.chain(named).collect();
         let settings = config::resolve(&self.paths, &self.env, &layers)?;
         for warning in settings.warnings() {
@@ -58,7 +70,10 @@ impl Context {
         if let Some(name) = &self.common.host {
             return Ok(vec![Client::find(&self.registry, name)?]);
         }
-        let found = self.registry.all().map_err(|source| ControlError::Registry { source })?;
+        let found = self
+            .registry
+            .all()
+            .map_err(|source| ControlError::Registry { source })?;
         Ok(found.into_iter().map(Client::new).collect())
     }
 
@@ -70,10 +85,16 @@ impl Context {
             .position(|host| host.entry().name == DEFAULT_HOST)
             .unwrap_or(0);
         if hosts.is_empty() {
-            return Err(ControlError::NotRunning { name: DEFAULT_HOST.to_owned() }.into());
+            return Err(ControlError::NotRunning {
+                name: DEFAULT_HOST.to_owned(),
+            }
+            .into());
         }
         if hosts.len() > 1 && self.common.host.is_none() {
-            let names: Vec<_> = hosts.iter().map(|host| host.entry().name.as_str()).collect();
+            let names: Vec<_> = hosts
+                .iter()
+                .map(|host| host.entry().name.as_str())
+                .collect();
             self.output.note(format!(
                 "several hosts run ({}); this is about `{}`, choose another with --host",
                 names.join(", "),
@@ -84,22 +105,35 @@ impl Context {
     }
 
     /// The host that has this run; without a name, the one with the newest run.
-    pub(crate) async fn host_of_run(&self, run: Option<&str>) -> Result<(Client, RunInfo), Failure> {
+    pub(crate) async fn host_of_run(
+        &self,
+        run: Option<&str>,
+    ) -> Result<(Client, RunInfo), Failure> {
         let hosts = self.hosts()?;
         if hosts.is_empty() {
-            return Err(ControlError::NotRunning { name: DEFAULT_HOST.to_owned() }.into());
+            return Err(ControlError::NotRunning {
+                name: DEFAULT_HOST.to_owned(),
+            }
+            .into());
         }
         let mut found: Option<(Client, RunInfo)> = None;
         for host in hosts {
             for info in host.runs().await? {
                 let fits = run.is_none_or(|run| run == info.name);
-                if fits && found.as_ref().is_none_or(|(_, best)| best.started <= info.started) {
+                if fits
+                    && found
+                        .as_ref()
+                        .is_none_or(|(_, best)| best.started <= info.started)
+                {
                     found = Some((host.clone(), info));
                 }
             }
         }
         found.ok_or_else(|| {
-            let message = run.map_or_else(|| "there is no run".to_owned(), |run| format!("there is no run `{run}`"));
+            let message = run.map_or_else(
+                || "there is no run".to_owned(),
+                |run| format!("there is no run `{run}`"),
+            );
             ControlError::NotFound { message }.into()
         })
     }
@@ -121,6 +155,7 @@ impl Context {
 }
 
 pub(crate) fn bad_name(name: &str) -> Failure {
-    let what = format!("`{name}` is no name: use letters, digits, - and _, up to 40 and not digits alone");
+    let what =
+        format!("`{name}` is no name: use letters, digits, - and _, up to 40 and not digits alone");
     Failure::new(Kind::Usage, what)
 }

@@ -14,6 +14,7 @@ use serde::Serialize;
 use crate::cli::output::Output;
 use crate::config::ConfigError;
 use crate::control::ControlError;
+use crate::instance::InstanceError;
 
 /// What kind of failure, and so which exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,7 +113,13 @@ impl Failure {
         let Ok(told) = serde_json::from_str::<Told>(line) else {
             return Self::new(Kind::Failed, format!("the host said `{line}`"));
         };
-        let kinds = [Kind::Usage, Kind::Settings, Kind::NotRunning, Kind::Unwell, Kind::Client];
+        let kinds = [
+            Kind::Usage,
+            Kind::Settings,
+            Kind::NotRunning,
+            Kind::Unwell,
+            Kind::Client,
+        ];
         let kind = kinds.into_iter().find(|kind| kind.code() == told.code);
         Self::new(kind.unwrap_or(Kind::Failed), told.text)
     }
@@ -159,6 +166,12 @@ impl From<ControlError> for Failure {
             }
             _ => Self::from_error(Kind::Failed, &error),
         }
+    }
+}
+
+impl From<InstanceError> for Failure {
+    fn from(error: InstanceError) -> Self {
+        Self::from_error(Kind::Failed, &error)
     }
 }
 

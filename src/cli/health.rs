@@ -19,11 +19,19 @@ pub(crate) fn run(context: &Context, args: Listing) -> Outcome {
     } else {
         show(context.output, &health)?;
     }
-    if health.ok { Ok(()) } else { Err(Failure::quiet(Kind::Unwell)) }
+    if health.ok {
+        Ok(())
+    } else {
+        Err(Failure::quiet(Kind::Unwell))
+    }
 }
 
 fn show(output: Output, health: &HealthReport) -> Outcome {
-    let word = if health.ok { output.paint(Look::Green, "well") } else { output.paint(Look::Red, "not well") };
+    let word = if health.ok {
+        output.paint(Look::Green, "well")
+    } else {
+        output.paint(Look::Red, "not well")
+    };
     output.line(format!(
         "host {} is {word}: {}, process {}, port {}, kimiq {}, since {}",
         health.host, health.state, health.pid, health.port, health.version, health.started,
@@ -33,7 +41,11 @@ fn show(output: Output, health: &HealthReport) -> Outcome {
         health.runs,
         health.terminals,
         health.queue,
-        if health.queue > 0 { format!(", the longest for {:.0} s", health.longest_wait) } else { String::new() },
+        if health.queue > 0 {
+            format!(", the longest for {:.0} s", health.longest_wait)
+        } else {
+            String::new()
+        },
     ))?;
     for upstream in &health.upstreams {
         let word = if upstream.reachable {
@@ -41,8 +53,15 @@ fn show(output: Output, health: &HealthReport) -> Outcome {
         } else {
             output.paint(Look::Red, "not reachable")
         };
-        let why = upstream.error.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
-        output.line(format!("upstream {} at {}: {word}{why}", upstream.name, upstream.url))?;
+        let why = upstream
+            .error
+            .as_ref()
+            .map(|why| format!(" ({why})"))
+            .unwrap_or_default();
+        output.line(format!(
+            "upstream {} at {}: {word}{why}",
+            upstream.name, upstream.url
+        ))?;
     }
     budgets(output, &health.pools)?;
     for notice in &health.notices {

@@ -16,14 +16,18 @@ use crate::instance;
 use crate::instance::Setup;
 
 pub(crate) fn run(context: &Context, args: args::Host) -> Outcome {
-    let name = context.common.host.clone().unwrap_or_else(|| DEFAULT_HOST.to_owned());
+    let name = context
+        .common
+        .host
+        .clone()
+        .unwrap_or_else(|| DEFAULT_HOST.to_owned());
     let settings = match context.settings(&[]) {
         Ok(settings) => settings,
         Err(failure) => return tell(context, failure),
     };
     let setup = setup(context, settings, &name, args.demo);
-    let log = instance::Log::Inherited;
-    let served = instance::run(setup, log, async |host| {
+    instance::leave_session();
+    let served = instance::run(setup, instance::Log::Background, async |host| {
         context.output.line("ready").map_err(Failure::from)?;
         instance::let_go_of_stdout()?;
         host.ended().await;
@@ -51,11 +55,17 @@ pub(crate) fn foreground(
     interactive: bool,
 ) -> Outcome {
     let setup = setup(context, settings, name, demo);
-    let log = if interactive { instance::Log::File } else { instance::Log::Inherited };
+    let log = if interactive {
+        instance::Log::File
+    } else {
+        instance::Log::Inherited
+    };
     instance::run(setup, log, async |host| {
         let info = host.start(ask).await?;
         if !interactive {
-            context.output.note(format!("`{}` runs; interrupt ends it", info.name));
+            context
+                .output
+                .note(format!("`{}` runs; interrupt ends it", info.name));
             host.ended().await;
             return Ok(());
         }

@@ -99,7 +99,9 @@ fn perform(cli: Cli, env: Environment, output: Output) -> Outcome {
 
 /// A runtime for a verb that asks and prints.
 fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     let outcome = runtime.block_on(work);
     // A write to a terminal that takes no more must not hold the command.
     runtime.shutdown_background();

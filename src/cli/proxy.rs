@@ -16,7 +16,11 @@ pub(crate) fn run(context: &Context, args: args::Proxy) -> Outcome {
         flags.push(("--upstream", format!("proxy.upstream={upstream}")));
     }
     let settings = context.settings(&flags)?;
-    let name = context.common.host.clone().unwrap_or_else(|| "proxy".to_owned());
+    let name = context
+        .common
+        .host
+        .clone()
+        .unwrap_or_else(|| "proxy".to_owned());
     let setup = Setup {
         name,
         demo: false,

@@ -26,7 +26,12 @@ pub(crate) fn run(context: &Context, args: Listing) -> Outcome {
         for host in context.hosts()? {
             let runs = host.runs().await?;
             let entry = host.entry();
-            listed.push(HostRuns { host: entry.name.clone(), pid: entry.pid, port: entry.port, runs });
+            listed.push(HostRuns {
+                host: entry.name.clone(),
+                pid: entry.pid,
+                port: entry.port,
+                runs,
+            });
         }
         Ok(listed)
     })?;
@@ -38,13 +43,19 @@ pub(crate) fn run(context: &Context, args: Listing) -> Outcome {
     let rows: Vec<Vec<String>> = hosts
         .iter()
         .flat_map(|host| &host.runs)
-        .flat_map(|run| run.terminals.iter().map(move |terminal| row(output, run, terminal)))
+        .flat_map(|run| {
+            run.terminals
+                .iter()
+                .map(move |terminal| row(output, run, terminal))
+        })
         .collect();
     if rows.is_empty() {
         output.note("no terminals; `kimiq run` starts some");
         return Ok(());
     }
-    let head = ["TERMINAL", "STATE", "REQUESTS", "TOKENS", "PID", "DIR", "TITLE"];
+    let head = [
+        "TERMINAL", "STATE", "REQUESTS", "TOKENS", "PID", "DIR", "TITLE",
+    ];
     output.table(&head, &[2, 3, 4], &rows)?;
     for host in &hosts {
         for run in &host.runs {
@@ -74,7 +85,9 @@ fn row(output: Output, run: &RunInfo, terminal: &TerminalInfo) -> Vec<String> {
         output.paint(look, &words),
         terminal.requests.to_string(),
         grouped(terminal.tokens.total()),
-        terminal.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string()),
+        terminal
+            .pid
+            .map_or_else(|| "-".to_owned(), |pid| pid.to_string()),
         terminal.dir.display().to_string(),
         terminal.title.chars().filter(|c| !c.is_control()).collect(),
     ]

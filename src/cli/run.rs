@@ -62,7 +62,11 @@ pub(crate) fn run(context: &Context, args: args::Run) -> Outcome {
         warn(context, &info);
         if args.detach {
             let (run, count) = (&info.name, info.terminals.len());
-            let terminals = if count == 1 { "1 terminal" } else { &format!("{count} terminals") };
+            let terminals = if count == 1 {
+                "1 terminal"
+            } else {
+                &format!("{count} terminals")
+            };
             context.output.note(format!(
                 "`{run}` runs in the background with {terminals}; `kimiq attach {run}` shows it, `kimiq stop {run}` ends it"
             ));
@@ -74,7 +78,11 @@ pub(crate) fn run(context: &Context, args: args::Run) -> Outcome {
 
 fn host_name(context: &Context, demo: bool) -> String {
     let usual = if demo { DEMO_HOST } else { DEFAULT_HOST };
-    context.common.host.clone().unwrap_or_else(|| usual.to_owned())
+    context
+        .common
+        .host
+        .clone()
+        .unwrap_or_else(|| usual.to_owned())
 }
 
 fn warn(context: &Context, info: &RunInfo) {
@@ -88,18 +96,31 @@ fn warn(context: &Context, info: &RunInfo) {
 }
 
 fn describe(context: &Context, settings: &Resolved, args: &args::Run) -> Result<StartRun, Failure> {
-    let given = if args.dirs.is_empty() { vec![PathBuf::from(".")] } else { args.dirs.clone() };
+    let given = match &args.dirs[..] {
+        // A demo brings a folder to work in.
+        [] if args.demo && args.exec.is_none() => Vec::new(),
+        [] => vec![PathBuf::from(".")],
+        dirs => dirs.to_vec(),
+    };
     let mut dirs = Vec::new();
     for dir in given {
-        let found = dir.canonicalize().ok().filter(|dir| dir.is_dir()).ok_or_else(|| {
-            let what = format!("the folder {} does not exist", dir.display());
-            Failure::new(Kind::Usage, what).hint("make it, or name another with --dir")
-        })?;
+        let found = dir
+            .canonicalize()
+            .ok()
+            .filter(|dir| dir.is_dir())
+            .ok_or_else(|| {
+                let what = format!("the folder {} does not exist", dir.display());
+                Failure::new(Kind::Usage, what).hint("make it, or name another with --dir")
+            })?;
         dirs.push(found);
     }
     let program = match &args.exec {
-        Some(program) => Program::Exec { program: program.clone() },
-        None => Program::Client { command: settings.text("client.command").map(ToOwned::to_owned) },
+        Some(program) => Program::Exec {
+            program: program.clone(),
+        },
+        None => Program::Client {
+            command: settings.text("client.command").map(ToOwned::to_owned),
+        },
     };
     Ok(StartRun {
         name: args.name.clone(),
@@ -109,7 +130,9 @@ fn describe(context: &Context, settings: &Resolved, args: &args::Run) -> Result<
         program,
         args: args.args.clone(),
         rewrite: settings.text("client.redirect") == Some("rewrite"),
-        max_steps: settings.count("client.max_steps").and_then(|steps| u32::try_from(steps).ok()),
+        max_steps: settings
+            .count("client.max_steps")
+            .and_then(|steps| u32::try_from(steps).ok()),
         quiet: settings.switch("client.quiet"),
         status_line: settings.switch("terminals.status_line"),
         stagger: settings.amount("terminals.stagger").unwrap_or(0.0),
@@ -119,5 +142,7 @@ fn describe(context: &Context, settings: &Resolved, args: &args::Run) -> Result<
 }
 
 fn small(number: Option<u64>, usual: u16) -> u16 {
-    number.and_then(|number| u16::try_from(number).ok()).unwrap_or(usual)
+    number
+        .and_then(|number| u16::try_from(number).ok())
+        .unwrap_or(usual)
 }

@@ -14,7 +14,11 @@ pub(crate) fn run(context: &Context, args: args::Snapshot) -> Outcome {
         context.output.json(&report)?;
         return Ok(());
     }
-    let used = report.lines.iter().rposition(|line| !line.is_empty()).map_or(0, |last| last + 1);
+    let used = report
+        .lines
+        .iter()
+        .rposition(|line| !line.is_empty())
+        .map_or(0, |last| last + 1);
     for line in &report.lines[..used] {
         context.output.line(line)?;
     }

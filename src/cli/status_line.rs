@@ -26,7 +26,10 @@ const OWN_PATIENCE: Duration = Duration::from_millis(220);
 
 pub(crate) fn run(env: &Environment, output: Output) -> Outcome {
     let mut input = Vec::new();
-    std::io::stdin().lock().take(1 << 16).read_to_end(&mut input)?;
+    std::io::stdin()
+        .lock()
+        .take(1 << 16)
+        .read_to_end(&mut input)?;
     block_on(async {
         let (own, ours) = tokio::join!(own_line(env, &input), our_line(env));
         let line: Vec<String> = own.into_iter().chain(ours).collect();
@@ -39,7 +42,9 @@ pub(crate) fn run(env: &Environment, output: Output) -> Outcome {
 
 async fn our_line(env: &Environment) -> Option<String> {
     let port = env.get("KIMIQ_PORT")?.parse().ok()?;
-    status_line(port, env.get("KIMIQ_KEY")?, PATIENCE).await.ok()
+    status_line(port, env.get("KIMIQ_KEY")?, PATIENCE)
+        .await
+        .ok()
 }
 
 async fn own_line(env: &Environment, input: &[u8]) -> Option<String> {
@@ -57,10 +62,16 @@ async fn own_line(env: &Environment, input: &[u8]) -> Option<String> {
         // A command that does not read its input is no failure.
         stdin.write_all(input).await.ok();
     }
-    let done = tokio::time::timeout(OWN_PATIENCE, child.wait_with_output()).await.ok()?.ok()?;
+    let done = tokio::time::timeout(OWN_PATIENCE, child.wait_with_output())
+        .await
+        .ok()?
+        .ok()?;
     if !done.status.success() {
         return None;
     }
     let text = String::from_utf8_lossy(&done.stdout);
-    text.lines().next().map(ToOwned::to_owned).filter(|line| !line.is_empty())
+    text.lines()
+        .next()
+        .map(ToOwned::to_owned)
+        .filter(|line| !line.is_empty())
 }

@@ -18,7 +18,10 @@ pub(crate) fn run(context: &Context, args: args::Stop) -> Outcome {
     block_on(async {
         if let Some(run) = &args.run {
             let (host, _) = context.host_of_run(Some(run)).await?;
-            let ask = StopRun { run: Some(run.clone()), now: args.now };
+            let ask = StopRun {
+                run: Some(run.clone()),
+                now: args.now,
+            };
             let report = host.stop(&ask).await?;
             if report.host_ends {
                 gone(context, &host).await?;
@@ -30,7 +33,10 @@ pub(crate) fn run(context: &Context, args: args::Stop) -> Outcome {
             context.output.note("no host is running");
         }
         for host in hosts {
-            let ask = StopRun { run: None, now: args.now };
+            let ask = StopRun {
+                run: None,
+                now: args.now,
+            };
             match host.stop(&ask).await {
                 Ok(report) => {
                     gone(context, &host).await?;
@@ -38,12 +44,16 @@ pub(crate) fn run(context: &Context, args: args::Stop) -> Outcome {
                 }
                 Err(ControlError::Unreachable { .. }) if args.now => {
                     let pid = host.entry().pid;
-                    instance::kill_host(host.entry(), &context.registry).await?;
-                    context.output.warn(format!("the host (process {pid}) did not answer and was killed"));
+                    instance::kill_host(host.entry(), &context.registry, &context.paths.state)
+                        .await?;
+                    context.output.warn(format!(
+                        "the host (process {pid}) did not answer and was killed"
+                    ));
                 }
                 Err(error) => {
                     let name = &host.entry().name;
-                    return Err(Failure::from(error).hint(format!("`kimiq stop --now --host {name}` ends it by force")));
+                    return Err(Failure::from(error)
+                        .hint(format!("`kimiq stop --now --host {name}` ends it by force")));
                 }
             }
         }
@@ -59,7 +69,10 @@ async fn gone(context: &Context, host: &Client) -> Outcome {
         Ok(Ok(Ok(()))) => Ok(()),
         Ok(Ok(Err(error))) => Err(error.into()),
         Ok(Err(_)) | Err(_) => {
-            let what = format!("the host (process {}) is still busy with its end", host.entry().pid);
+            let what = format!(
+                "the host (process {}) is still busy with its end",
+                host.entry().pid
+            );
             Err(Failure::new(Kind::Failed, what).hint("`kimiq stop --now` shortens it"))
         }
     }

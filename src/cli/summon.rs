@@ -35,11 +35,15 @@ pub(crate) async fn summon(context: &Context, name: &str, demo: bool) -> Result<
         }
         if health.state == "running" {
             if !context.common.settings.is_empty() {
-                context.output.warn("the host runs already; --set takes effect when it is started anew");
+                context
+                    .output
+                    .warn("the host runs already; --set takes effect when it is started anew");
             }
             return Ok(client);
         }
-        context.output.note("the old host is stopping; waiting for it");
+        context
+            .output
+            .note("the old host is stopping; waiting for it");
     }
     start(context, name, demo)?;
     drop(starting);

@@ -75,7 +75,15 @@ fn show(output: Output, report: &UsageReport, json: bool) -> Outcome {
                 ]
             })
             .collect();
-        let head = ["DATE", kind, "REQUESTS", "PROMPT", "CACHED", "GENERATED", "TOTAL"];
+        let head = [
+            "DATE",
+            kind,
+            "REQUESTS",
+            "PROMPT",
+            "CACHED",
+            "GENERATED",
+            "TOTAL",
+        ];
         output.table(&head, &[2, 3, 4, 5, 6], &rows)?;
     }
     budgets(output, &report.pools)

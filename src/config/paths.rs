@@ -55,6 +55,21 @@ impl Paths {
         self.state.join("hosts").join(name)
     }
 
+    /// Names of all hosts that ever had state.
+    pub fn host_names(&self) -> std::io::Result<Vec<String>> {
+        let found = match std::fs::read_dir(self.state.join("hosts")) {
+            Ok(found) => found,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        };
+        let mut names = Vec::new();
+        for entry in found {
+            names.extend(entry?.file_name().into_string());
+        }
+        names.sort();
+        Ok(names)
+    }
+
     /// The log of an instance.
     pub fn log(&self, name: &str) -> PathBuf {
         self.instance_state(name).join("log")

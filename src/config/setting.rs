@@ -67,7 +67,10 @@ const PORT: Shape = Shape::Count {
     most: 65_535,
 };
 /// More than any provider takes from one account.
-const RATE: Shape = Shape::Count { least: 1, most: 100_000 };
+const RATE: Shape = Shape::Count {
+    least: 1,
+    most: 100_000,
+};
 const RATIO: Shape = Shape::Above { most: 1.0 };
 /// A day is more than any client waits.
 const SECONDS: Shape = Shape::From0 { most: 86_400.0 };

@@ -29,6 +29,7 @@ use crate::control::UsageBy;
 use crate::control::UsageReport;
 use crate::control::WhyReport;
 use crate::instance::client::Clients;
+use crate::instance::options;
 use crate::instance::report;
 use crate::instance::run::Run;
 use crate::instance::slot::Slot;
@@ -52,6 +53,8 @@ pub(crate) struct Instance {
     pub(crate) prefix: Prefix,
     pub(crate) proxy: Arc<Proxy>,
     pub(crate) clients: Clients,
+    /// The upstream of programs that are no client.
+    pub(crate) plain: String,
     pub(crate) tracker: TaskTracker,
     /// The end has begun.
     pub(crate) stopping: CancellationToken,
@@ -67,7 +70,9 @@ pub(crate) struct Instance {
 
 impl std::fmt::Debug for Instance {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Instance").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("Instance")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }
 
@@ -83,6 +88,7 @@ pub(crate) struct Parts {
     pub(crate) prefix: Prefix,
     pub(crate) proxy: Arc<Proxy>,
     pub(crate) clients: Clients,
+    pub(crate) plain: String,
     pub(crate) tracker: TaskTracker,
 }
 
@@ -99,6 +105,7 @@ impl Instance {
             prefix: parts.prefix,
             proxy: parts.proxy,
             clients: parts.clients,
+            plain: parts.plain,
             tracker: parts.tracker,
             stopping: CancellationToken::new(),
             hurry: CancellationToken::new(),
@@ -114,9 +121,27 @@ impl Instance {
         Id(self.next_id.fetch_add(1, Ordering::Relaxed))
     }
 
+    /// The proxy's address.
+    pub(crate) fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
     /// The value of the variable that marks every process of this host.
     pub(crate) fn mark_value(&self) -> String {
         format!("{}:{}", self.state.display(), self.name)
+    }
+
+    /// Tells the user something, once.
+    pub(crate) fn notice(&self, text: String) {
+        let mut notices = self.notices.lock();
+        if !notices.contains(&text) {
+            tracing::warn!("{text}");
+            notices.push(text);
+        }
+        drop(notices);
+        for run in self.runs() {
+            run.changed();
+        }
     }
 
     pub(crate) fn runs(&self) -> Vec<Arc<Run>> {
@@ -131,7 +156,10 @@ impl Instance {
             None => runs.last(),
         };
         found.cloned().ok_or_else(|| {
-            HostError::NotFound(name.map_or_else(|| "there is no run".to_owned(), |name| format!("there is no run `{name}`")))
+            HostError::NotFound(name.map_or_else(
+                || "there is no run".to_owned(),
+                |name| format!("there is no run `{name}`"),
+            ))
         })
     }
 
@@ -141,13 +169,13 @@ impl Instance {
             Some((run, number)) => (Some(run), number),
             None => (None, given),
         };
-        let number: u16 = number
-            .parse()
-            .map_err(|_| HostError::Invalid(format!("`{given}` names no terminal; write it as work:2")))?;
+        let number: u16 = number.parse().map_err(|_| {
+            HostError::Invalid(format!("`{given}` names no terminal; write it as work:2"))
+        })?;
         let run = self.find_run(run)?;
-        let slot = run
-            .slot(number)
-            .ok_or_else(|| HostError::NotFound(format!("`{}` has no terminal {number}", run.name)))?;
+        let slot = run.slot(number).ok_or_else(|| {
+            HostError::NotFound(format!("`{}` has no terminal {number}", run.name))
+        })?;
         Ok((run, slot))
     }
 
@@ -168,7 +196,8 @@ impl Instance {
 
     /// A window closed or a terminal went: a run that nobody sees and in which nothing runs has ended.
     pub(crate) async fn tidy(self: &Arc<Self>, run: &Arc<Run>) {
-        let gone = run.slots().is_empty() || (run.attached.load(Ordering::Acquire) == 0 && run.is_dead());
+        let gone =
+            run.slots().is_empty() || (run.attached.load(Ordering::Acquire) == 0 && run.is_dead());
         if gone && !self.stopping.is_cancelled() {
             self.end_run(run, false).await;
             if self.runs.lock().is_empty() {
@@ -203,7 +232,10 @@ impl Instance {
             () = self.hurry.cancelled() => {}
         }
         // 3. Programs: asked, awaited, killed; and what was changed for them is put back.
-        let mut report = StopReport { host_ends: true, ..StopReport::default() };
+        let mut report = StopReport {
+            host_ends: true,
+            ..StopReport::default()
+        };
         let mut ending = tokio::task::JoinSet::new();
         for run in self.runs() {
             let host = Arc::clone(&self);
@@ -229,7 +261,14 @@ impl Instance {
     async fn drained(&self) {
         let mut changes = self.proxy.gate.changes();
         loop {
-            let busy: usize = self.proxy.gate.snapshot().pools.iter().map(|pool| pool.in_flight).sum();
+            let busy: usize = self
+                .proxy
+                .gate
+                .snapshot()
+                .pools
+                .iter()
+                .map(|pool| pool.in_flight)
+                .sum();
             if busy == 0 || changes.changed().await.is_err() {
                 return;
             }
@@ -258,29 +297,49 @@ impl Instance {
         if self.stopping.is_cancelled() {
             return Err(HostError::Stopping);
         }
-        for name in ["KIMIQ_HOST", "KIMIQ_RUN", "KIMIQ_TERMINAL", "KIMIQ_MARK", "KIMIQ_PORT", "KIMIQ_KEY"] {
+        for name in [
+            "KIMIQ_HOST",
+            "KIMIQ_RUN",
+            "KIMIQ_TERMINAL",
+            "KIMIQ_MARK",
+            "KIMIQ_PORT",
+            "KIMIQ_KEY",
+        ] {
             // The command was typed in one of our own terminals.
             ask.env.remove(name);
         }
-        if ask.dirs.is_empty() || ask.count == 0 {
-            return Err(HostError::Invalid("a run needs a folder and a terminal".to_owned()));
+        if ask.count == 0 {
+            return Err(HostError::Invalid("a run needs a terminal".to_owned()));
         }
         let prepared = match &ask.program {
             Program::Client { .. } => Some(self.clients.prepare(&self, &mut ask).await?),
-            Program::Exec { .. } => None,
+            Program::Exec { .. } if ask.dirs.is_empty() => {
+                return Err(HostError::Invalid("a run needs a folder".to_owned()));
+            }
+            Program::Exec { .. } => {
+                let upstream =
+                    options::upstream(&self.settings, report::DEFAULT_ROUTE, &self.plain);
+                self.proxy
+                    .routes
+                    .set(upstream.map_err(|error| HostError::Invalid(error.to_string()))?);
+                None
+            }
         };
         let run = {
             let mut runs = self.runs.lock();
             let name = match &ask.name {
                 Some(name) if runs.iter().any(|run| run.name == *name) => {
-                    let text = format!("there is a run `{name}` already; `kimiq attach {name}` shows it");
+                    let text =
+                        format!("there is a run `{name}` already; `kimiq attach {name}` shows it");
                     return Err(HostError::Invalid(text));
                 }
                 Some(name) if !control::is_plain_name(name) => {
                     return Err(HostError::Invalid(format!("`{name}` is no name for a run")));
                 }
                 Some(name) => name.clone(),
-                None => free_name(if self.demo { "demo" } else { "run" }, |name| runs.iter().any(|run| run.name == name)),
+                None => free_name(if self.demo { "demo" } else { "run" }, |name| {
+                    runs.iter().any(|run| run.name == name)
+                }),
             };
             let run = Arc::new(Run::new(name, report::now(), ask, prepared));
             runs.push(Arc::clone(&run));
@@ -322,7 +381,10 @@ impl Handle {
     /// Where paths without a route go.
     pub fn default_upstream(&self) -> String {
         let all = self.0.proxy.routes.all();
-        all.iter().find(|upstream| &**upstream.name() == report::DEFAULT_ROUTE).map(|upstream| upstream.base()).unwrap_or_default()
+        all.iter()
+            .find(|upstream| &**upstream.name() == report::DEFAULT_ROUTE)
+            .map(|upstream| upstream.base())
+            .unwrap_or_default()
     }
 
     /// Starts a run.
@@ -358,7 +420,11 @@ impl control::Host for Handle {
     }
 
     fn runs(&self) -> Vec<RunInfo> {
-        self.0.runs().iter().map(|run| report::run(&self.0, run)).collect()
+        self.0
+            .runs()
+            .iter()
+            .map(|run| report::run(&self.0, run))
+            .collect()
     }
 
     fn why(&self, terminal: Option<&str>) -> Result<Vec<WhyReport>, HostError> {
@@ -368,7 +434,11 @@ impl control::Host for Handle {
     fn start(&self, ask: StartRun) -> Pending<'_, RunInfo> {
         // The run is finished also if the command that asked goes away.
         let started = self.0.tracker.spawn(Arc::clone(&self.0).start_run(ask));
-        Box::pin(async move { started.await.unwrap_or_else(|error| Err(HostError::Failed(error.to_string()))) })
+        Box::pin(async move {
+            started
+                .await
+                .unwrap_or_else(|error| Err(HostError::Failed(error.to_string())))
+        })
     }
 
     fn stop(&self, ask: StopRun) -> Pending<'_, StopReport> {
@@ -384,16 +454,26 @@ impl control::Host for Handle {
             if host_ends {
                 host.begin_end(ask.now);
             }
-            Ok(StopReport { runs: vec![name], sessions, host_ends })
+            Ok(StopReport {
+                runs: vec![name],
+                sessions,
+                host_ends,
+            })
         });
-        Box::pin(async move { stopped.await.unwrap_or_else(|error| Err(HostError::Failed(error.to_string()))) })
+        Box::pin(async move {
+            stopped
+                .await
+                .unwrap_or_else(|error| Err(HostError::Failed(error.to_string())))
+        })
     }
 
     fn send(&self, ask: control::Send) -> Pending<'_, ()> {
         Box::pin(async move {
             let (_, slot) = self.0.find_slot(&ask.terminal)?;
             let failed = |error: crate::terminal::Fault| HostError::Failed(error.to_string());
-            let terminal = slot.terminal().ok_or_else(|| HostError::Failed("the terminal has not started".to_owned()))?;
+            let terminal = slot
+                .terminal()
+                .ok_or_else(|| HostError::Failed("the terminal has not started".to_owned()))?;
             if ask.enter {
                 terminal.type_message(&ask.text).await.map_err(failed)
             } else {
@@ -416,7 +496,10 @@ impl control::Host for Handle {
             state: slot.live.lock().state.name().to_owned(),
             columns: size.columns,
             rows: size.rows,
-            lines: text.lines().map(|line| line.trim_end().to_owned()).collect(),
+            lines: text
+                .lines()
+                .map(|line| line.trim_end().to_owned())
+                .collect(),
         })
     }
 
@@ -437,6 +520,9 @@ mod tests {
     #[test]
     fn runs_get_names_of_their_own() {
         assert_eq!(free_name("run", |_| false), "run");
-        assert_eq!(free_name("run", |name| ["run", "run-2"].contains(&name)), "run-3");
+        assert_eq!(
+            free_name("run", |name| ["run", "run-2"].contains(&name)),
+            "run-3"
+        );
     }
 }

@@ -49,21 +49,34 @@ pub(crate) async fn keep(
         let started = start(&host, &run, &slot);
         if let Some(told) = launched.take() {
             // Nobody listens when the command that asked is gone; the run goes on.
-            told.send(started.as_ref().map(|_| ()).map_err(Clone::clone)).unwrap_or_default();
+            told.send(started.as_ref().map(|_| ()).map_err(Clone::clone))
+                .unwrap_or_default();
         }
         match started {
             Ok((terminal, events)) => {
-                let keeper = Keeper { host: &host, run: &run, slot: &slot, terminal };
+                let keeper = Keeper {
+                    host: &host,
+                    run: &run,
+                    slot: &slot,
+                    terminal,
+                };
                 let now = Instant::now();
                 let supervisor = Supervisor::new(run.phrases(), Patience::default(), prompt, now);
-                if keeper.watch(supervisor, events, &mut orders).await.is_break() {
+                if keeper
+                    .watch(supervisor, events, &mut orders)
+                    .await
+                    .is_break()
+                {
                     break;
                 }
             }
             Err(why) => {
                 tracing::warn!(terminal = %slot.name, %why, "a terminal could not be started");
                 slot.notice(why);
-                slot.live.lock().state = State::Exited(Exit { code: None, signal: None });
+                slot.live.lock().state = State::Exited(Exit {
+                    code: None,
+                    signal: None,
+                });
                 slot.next.notify_one();
                 run.changed();
                 match orders.recv().await {
@@ -243,7 +256,9 @@ impl Keeper<'_> {
     }
 
     fn type_prompt(&self) {
-        let Some(text) = self.run.ask.prompt.clone() else { return };
+        let Some(text) = self.run.ask.prompt.clone() else {
+            return;
+        };
         let (terminal, slot) = (self.terminal.clone(), Arc::clone(self.slot));
         self.host.tracker.spawn(async move {
             if let Err(error) = terminal.type_message(&text).await {
@@ -254,11 +269,15 @@ impl Keeper<'_> {
 
     /// Ends the program; a hurry of the host shortens it.
     async fn end(&self, now: bool, mut events: mpsc::Receiver<(Id, Event)>) {
-        let ending = if now { Ending::now() } else { self.run.ending() };
+        let ending = if now {
+            Ending::now()
+        } else {
+            self.run.ending()
+        };
         let end = async {
             tokio::select! {
                 exit = self.terminal.end(&ending) => exit,
-                () = self.host.hurry.cancelled() => self.terminal.end(&Ending::now()).await,
+                () = self.host.hurry.clone().cancelled_owned() => self.terminal.end(&Ending::now()).await,
             }
         };
         // Its last words must not fill the channel.
@@ -277,7 +296,9 @@ impl Keeper<'_> {
 async fn until(wake: Option<Instant>) {
     match wake {
         // A wake in the past would spin; the supervisor's own steps are far coarser.
-        Some(at) => tokio::time::sleep_until(at.max(Instant::now() + Duration::from_millis(1))).await,
+        Some(at) => {
+            tokio::time::sleep_until(at.max(Instant::now() + Duration::from_millis(1))).await
+        }
         None => std::future::pending().await,
     }
 }

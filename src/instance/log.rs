@@ -16,7 +16,9 @@ const LONGEST: u64 = 8 << 20;
 /// Where the log of a host goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Log {
-    /// To standard error, which is a file already or the user's wish.
+    /// To standard error, which the command that started this host made the log file.
+    Background,
+    /// To standard error: the user watches a server.
     Inherited,
     /// To the host's log file: the terminal shows something else.
     File,
@@ -40,20 +42,18 @@ pub fn open_log(paths: &Paths, name: &str) -> io::Result<File> {
 pub(crate) fn start(log: Log, paths: &Paths, name: &str, level: &str) -> io::Result<()> {
     // Only our own words: a library's debug lines may hold headers.
     let filter = EnvFilter::new(format!("off,kimiq={level}"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_ansi(false);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_target(false)
+        .with_ansi(false);
     let started = match log {
-        Log::Inherited => builder.with_writer(io::stderr).try_init(),
-        Log::File => builder.with_writer(Arc::new(open_log(paths, name)?)).try_init(),
+        Log::Background | Log::Inherited => builder.with_writer(io::stderr).try_init(),
+        Log::File => builder
+            .with_writer(Arc::new(open_log(paths, name)?))
+            .try_init(),
     };
     if started.is_err() {
         tracing::debug!("logging was started before");
     }
-    Ok(())
-}
-
-/// Lets go of standard output: the command that started us waits for its end. What would be printed goes to the log.
-pub fn let_go_of_stdout() -> io::Result<()> {
-    #[cfg(unix)]
-    rustix::stdio::dup2_stdout(io::stderr())?;
     Ok(())
 }

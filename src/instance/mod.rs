@@ -12,7 +12,7 @@
 //!
 //! It knows no flags and prints nothing; remarks go to the log and into the reports.
 
-mod build;
+mod background;
 mod client;
 mod host;
 mod keeper;
@@ -25,9 +25,11 @@ mod run;
 mod slot;
 mod window;
 
+pub use background::{leave_session, let_go_of_stdout};
+pub use client::{Restored, restore};
 pub use host::Handle;
 pub use lifecycle::{Setup, run, run_proxy};
-pub use log::{Log, let_go_of_stdout, open_log};
+pub use log::{Log, open_log};
 pub use report::resume_lines;
 
 use std::io;
@@ -58,7 +60,9 @@ pub enum InstanceError {
         source: io::Error,
     },
     /// The port is taken or forbidden.
-    #[error("failed to listen on port {port} of 127.0.0.1; another program may have it, so choose another or 0")]
+    #[error(
+        "failed to listen on port {port} of 127.0.0.1; another program may have it, so choose another or 0"
+    )]
     Listen {
         /// The port.
         port: u16,
@@ -91,9 +95,32 @@ pub fn leave_sequence() -> &'static [u8] {
     tui::leave()
 }
 
+/// Whether kimiq can keep files in a folder.
+pub fn try_folder(folder: &std::path::Path) -> io::Result<()> {
+    let probe = folder.join(".probe");
+    crate::fsx::create_private_dir(folder)?;
+    crate::fsx::write_atomic(&probe, b"", crate::fsx::PRIVATE)?;
+    crate::fsx::remove(&probe)
+}
+
+/// Whether a pseudo-terminal can be had.
+pub fn try_pty() -> io::Result<()> {
+    let size = portable_pty::PtySize::default();
+    portable_pty::native_pty_system()
+        .openpty(size)
+        .map(drop)
+        .map_err(io::Error::other)
+}
+
 /// Ends a host that does not answer, and every process it started.
-pub async fn kill_host(entry: &Entry, registry: &Registry, state: &std::path::Path) -> io::Result<()> {
-    let pid = i32::try_from(entry.pid).ok().and_then(rustix::process::Pid::from_raw);
+pub async fn kill_host(
+    entry: &Entry,
+    registry: &Registry,
+    state: &std::path::Path,
+) -> io::Result<()> {
+    let pid = i32::try_from(entry.pid)
+        .ok()
+        .and_then(rustix::process::Pid::from_raw);
     if let Some(pid) = pid
         && entry.is_alive()
     {

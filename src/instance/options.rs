@@ -19,7 +19,9 @@ const MILLION: f64 = 1e6;
 
 /// The zone of the calendar day: the setting's, else the system's, else UTC.
 pub(crate) fn zone(settings: &Resolved) -> Tz {
-    let named = settings.text("limits.time_zone").and_then(|name| name.parse().ok());
+    let named = settings
+        .text("limits.time_zone")
+        .and_then(|name| name.parse().ok());
     named.unwrap_or_else(|| match iana_time_zone::get_timezone() {
         Ok(name) => name.parse().unwrap_or_else(|_| {
             tracing::warn!(%name, "the system's time zone is not known; the day is UTC's");
@@ -50,14 +52,26 @@ pub(crate) fn limits(settings: &Resolved, zone: Tz) -> limits::Options {
             .unwrap_or(usual.requests_per_second),
         window: settings.span("limits.window").unwrap_or(usual.window),
         guard: settings.span("limits.guard"),
-        start: Dimensions { prompt: prompt.0, uncached: uncached.0, generated: generated.0 },
-        ceilings: Dimensions { prompt: prompt.1, uncached: uncached.1, generated: generated.1 },
+        start: Dimensions {
+            prompt: prompt.0,
+            uncached: uncached.0,
+            generated: generated.0,
+        },
+        ceilings: Dimensions {
+            prompt: prompt.1,
+            uncached: uncached.1,
+            generated: generated.1,
+        },
         ratio: settings
             .amount("limits.safety_ratio")
             .map_or(usual.ratio, |ratio| Ratio::Fixed(ppm(ratio))),
         output_reserve: settings.count("limits.output_reserve"),
-        daily_cap: settings.count("limits.daily_tokens").unwrap_or(usual.daily_cap),
-        daily_warn_ppm: settings.amount("limits.daily_warn_ratio").map_or(usual.daily_warn_ppm, ppm),
+        daily_cap: settings
+            .count("limits.daily_tokens")
+            .unwrap_or(usual.daily_cap),
+        daily_warn_ppm: settings
+            .amount("limits.daily_warn_ratio")
+            .map_or(usual.daily_warn_ppm, ppm),
         zone,
         ..usual
     }
@@ -71,7 +85,10 @@ pub(crate) fn chars_per_token(settings: &Resolved) -> Option<u64> {
 
 /// The proxy's options.
 pub(crate) fn proxy(settings: &Resolved) -> proxy::Options {
-    proxy::Options { max_wait: settings.span("limits.max_wait"), ..proxy::Options::default() }
+    proxy::Options {
+        max_wait: settings.span("limits.max_wait"),
+        ..proxy::Options::default()
+    }
 }
 
 /// How connections to upstreams are made.
@@ -91,7 +108,11 @@ pub(crate) fn upstream(
     let upstream = Upstream::parse(name, base, settings.switch("upstream.allow_plain"))?;
     let host = upstream.host();
     let bare = host.rsplit_once(':').map_or(host, |(bare, _)| bare);
-    match settings.keys().get(host).or_else(|| settings.keys().get(bare)) {
+    match settings
+        .keys()
+        .get(host)
+        .or_else(|| settings.keys().get(bare))
+    {
         Some(key) => upstream.with_bearer(key.reveal()),
         None => Ok(upstream),
     }
@@ -111,7 +132,10 @@ pub(crate) fn ledger_file(settings: &Resolved, paths: &Paths, name: &str, demo: 
 
 /// The window's prefix key.
 pub(crate) fn prefix(settings: &Resolved) -> Prefix {
-    settings.text("terminals.prefix").and_then(Prefix::parse).unwrap_or_default()
+    settings
+        .text("terminals.prefix")
+        .and_then(Prefix::parse)
+        .unwrap_or_default()
 }
 
 #[expect(

@@ -47,13 +47,21 @@ pub(crate) fn run(host: &Instance, run: &Run) -> RunInfo {
         name: run.name.clone(),
         started: run.started.clone(),
         attached: run.attached.load(Ordering::Acquire),
-        terminals: run.slots().iter().map(|slot| terminal(host, slot)).collect(),
+        terminals: run
+            .slots()
+            .iter()
+            .map(|slot| terminal(host, slot))
+            .collect(),
     }
 }
 
 fn terminal(host: &Instance, slot: &Slot) -> TerminalInfo {
     let activity = host.proxy.board.activity(&slot.name);
-    let wait = host.proxy.gate.wait_of(&slot.name).map(|wait| wait.sentence());
+    let wait = host
+        .proxy
+        .gate
+        .wait_of(&slot.name)
+        .map(|wait| wait.sentence());
     let live = slot.live.lock();
     let exit = match live.state {
         State::Exited(exit) => Some(exit),
@@ -85,10 +93,24 @@ pub(crate) fn view(host: &Instance, run: &Run) -> ViewModel {
     let terminals = slots
         .iter()
         .map(|slot| {
-            let wait = host.proxy.gate.wait_of(&slot.name).map(|wait| wait.sentence());
+            let wait = host
+                .proxy
+                .gate
+                .wait_of(&slot.name)
+                .map(|wait| wait.sentence());
             let live = slot.live.lock();
-            notices.extend(live.notices.iter().map(|notice| format!("{}: {notice}", slot.number)));
-            Tab { number: slot.number, id: slot.id, title: live.title.clone(), state: live.state, wait }
+            notices.extend(
+                live.notices
+                    .iter()
+                    .map(|notice| format!("{}: {notice}", slot.number)),
+            );
+            Tab {
+                number: slot.number,
+                id: slot.id,
+                title: live.title.clone(),
+                state: live.state,
+                wait,
+            }
         })
         .collect();
     let snapshot = host.proxy.gate.snapshot();
@@ -119,8 +141,15 @@ fn warnings(host: &Instance) -> Vec<String> {
     let mut told = host.notices.lock().clone();
     let day = host.proxy.gate.snapshot().day;
     if day.warned {
-        let percent = day.used.saturating_mul(100).checked_div(day.cap).unwrap_or(100);
-        told.push(format!("{percent} % of the day's tokens are used; the day ends {}", day.resets_at.format("%H:%M UTC")));
+        let percent = day
+            .used
+            .saturating_mul(100)
+            .checked_div(day.cap)
+            .unwrap_or(100);
+        told.push(format!(
+            "{percent} % of the day's tokens are used; the day ends {}",
+            day.resets_at.format("%H:%M UTC")
+        ));
     }
     told
 }
@@ -138,7 +167,11 @@ pub(crate) fn status_line(host: &Instance, terminal: &str) -> String {
         parts.push(format!("{} {} %", pool.binding, pool.percent));
     }
     let day = &snapshot.day;
-    let percent = day.used.saturating_mul(100).checked_div(day.cap).unwrap_or(0);
+    let percent = day
+        .used
+        .saturating_mul(100)
+        .checked_div(day.cap)
+        .unwrap_or(0);
     parts.push(format!("today {} tokens ({percent} %)", short(day.used)));
     parts.join(" · ")
 }
@@ -160,7 +193,11 @@ pub(crate) fn usage(host: &Instance, days: u16, by: UsageBy) -> UsageReport {
         UsageBy::Model => By::Model,
         UsageBy::Day => By::Day,
     };
-    let columns: &[By] = if by == UsageBy::Day { &[By::Day] } else { &[By::Day, column] };
+    let columns: &[By] = if by == UsageBy::Day {
+        &[By::Day]
+    } else {
+        &[By::Day, column]
+    };
     let rows = host
         .proxy
         .ledger
@@ -173,7 +210,12 @@ pub(crate) fn usage(host: &Instance, days: u16, by: UsageBy) -> UsageReport {
                 UsageBy::Model => total.model.unwrap_or_default(),
                 UsageBy::Day => day.clone(),
             };
-            UsageRow { day, key, requests: total.requests, tokens: total.tokens }
+            UsageRow {
+                day,
+                key,
+                requests: total.requests,
+                tokens: total.tokens,
+            }
         })
         .collect();
     let snapshot = host.proxy.gate.snapshot();
@@ -200,7 +242,12 @@ fn pools(snapshot: &Snapshot) -> Vec<PoolInfo> {
             name: name.to_owned(),
             used: used + held,
             limit,
-            percent: small((used + held).saturating_mul(100).checked_div(limit).unwrap_or(100)),
+            percent: small(
+                (used + held)
+                    .saturating_mul(100)
+                    .checked_div(limit)
+                    .unwrap_or(100),
+            ),
         };
         let (used, held, limit) = (&pool.used, &pool.held, &pool.effective);
         PoolInfo {
@@ -224,11 +271,20 @@ pub(crate) async fn health(host: &Arc<Instance>, probe: bool) -> HealthReport {
     let runs = host.runs();
     let upstreams = if probe { reach(host).await } else { Vec::new() };
     let stopping = host.stopping.is_cancelled();
-    let longest = snapshot.queue.iter().map(|one| one.wait.waited_ms).max().unwrap_or(0);
+    let longest = snapshot
+        .queue
+        .iter()
+        .map(|one| one.wait.waited_ms)
+        .max()
+        .unwrap_or(0);
     let mut notices = warnings(host);
     for slot in runs.iter().flat_map(|run| run.slots()) {
         let live = slot.live.lock();
-        notices.extend(live.notices.iter().map(|notice| format!("{}: {notice}", slot.name)));
+        notices.extend(
+            live.notices
+                .iter()
+                .map(|notice| format!("{}: {notice}", slot.name)),
+        );
     }
     let bypassing = runs
         .iter()
@@ -242,7 +298,11 @@ pub(crate) async fn health(host: &Arc<Instance>, probe: bool) -> HealthReport {
         port: host.port,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         started: host.started.clone(),
-        terminals: runs.iter().flat_map(|run| run.slots()).filter(|slot| !slot.is_dead()).count(),
+        terminals: runs
+            .iter()
+            .flat_map(|run| run.slots())
+            .filter(|slot| !slot.is_dead())
+            .count(),
         runs: runs.len(),
         queue: snapshot.queue.len(),
         longest_wait: Duration::from_millis(longest).as_secs_f64(),
@@ -266,7 +326,10 @@ async fn reach(host: &Arc<Instance>) -> Vec<UpstreamInfo> {
 }
 
 async fn reach_one(upstream: &Upstream) -> UpstreamInfo {
-    let address = upstream.socket_address();
+    let host = upstream.host();
+    let named = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+    let usual = if upstream.base().starts_with("https:") { 443 } else { 80 };
+    let address = if named { host.to_owned() } else { format!("{host}:{usual}") };
     let error = match tokio::time::timeout(PROBE, tokio::net::TcpStream::connect(address)).await {
         Ok(Ok(_)) => None,
         Ok(Err(error)) => Some(error.to_string()),
@@ -297,12 +360,18 @@ pub(crate) fn why(host: &Instance, terminal: Option<&str>) -> Result<Vec<WhyRepo
             eta: wait.map(|wait| seconds(wait.eta_ms)),
         }]);
     }
-    let reports = host.proxy.gate.snapshot().queue.into_iter().map(|one| WhyReport {
-        why: one.wait.sentence(),
-        eta: Some(seconds(one.wait.eta_ms)),
-        state: State::Waiting.name().to_owned(),
-        terminal: one.terminal.contains(':').then_some(one.terminal),
-    });
+    let reports = host
+        .proxy
+        .gate
+        .snapshot()
+        .queue
+        .into_iter()
+        .map(|one| WhyReport {
+            why: one.wait.sentence(),
+            eta: Some(seconds(one.wait.eta_ms)),
+            state: State::Waiting.name().to_owned(),
+            terminal: one.terminal.contains(':').then_some(one.terminal),
+        });
     Ok(reports.collect())
 }
 
@@ -335,15 +404,26 @@ pub fn resume_lines(sessions: &[Resume]) -> Vec<String> {
     }
     let mut lines = vec!["to go on with a session:".to_owned()];
     for one in sessions {
-        lines.push(format!("  {}  cd {} && {}", one.terminal, quoted(&one.dir.display().to_string()), one.command));
+        lines.push(format!(
+            "  {}  cd {} && {}",
+            one.terminal,
+            quoted(&one.dir.display().to_string()),
+            one.command
+        ));
     }
     lines
 }
 
 /// A path as a shell takes it.
 fn quoted(path: &str) -> String {
-    let plain = path.bytes().all(|b| b.is_ascii_alphanumeric() || b"/._-+".contains(&b));
-    if plain { path.to_owned() } else { format!("'{}'", path.replace('\'', r"'\''")) }
+    let plain = path
+        .bytes()
+        .all(|b| b.is_ascii_alphanumeric() || b"/._-+".contains(&b));
+    if plain {
+        path.to_owned()
+    } else {
+        format!("'{}'", path.replace('\'', r"'\''"))
+    }
 }
 
 #[cfg(test)]
@@ -365,7 +445,12 @@ mod tests {
 
     #[test]
     fn big_numbers_are_short() {
-        for (tokens, expected) in [(0, "0"), (9_999, "9999"), (12_345, "12k"), (20_000_000, "20M")] {
+        for (tokens, expected) in [
+            (0, "0"),
+            (9_999, "9999"),
+            (12_345, "12k"),
+            (20_000_000, "20M"),
+        ] {
             assert_eq!(short(tokens), expected);
         }
     }

@@ -21,6 +21,7 @@ use crate::control::StartRun;
 use crate::instance::client::Prepared;
 use crate::instance::host::Instance;
 use crate::instance::keeper;
+use crate::instance::report;
 use crate::instance::slot::Order;
 use crate::instance::slot::Slot;
 use crate::terminal::Ending;
@@ -60,10 +61,19 @@ struct Look {
 }
 
 impl Run {
-    pub(crate) fn new(name: String, started: String, ask: StartRun, prepared: Option<Arc<Prepared>>) -> Self {
+    pub(crate) fn new(
+        name: String,
+        started: String,
+        ask: StartRun,
+        prepared: Option<Arc<Prepared>>,
+    ) -> Self {
         let (columns, rows) = ask.size;
         // Two lines are the window's own.
-        let size = Size { columns, rows: rows.saturating_sub(2) }.clamped();
+        let size = Size {
+            columns,
+            rows: rows.saturating_sub(2),
+        }
+        .clamped();
         Self {
             name,
             started,
@@ -72,7 +82,10 @@ impl Run {
             slots: Mutex::default(),
             next_number: AtomicU64::new(1),
             attached: AtomicUsize::new(0),
-            look: Mutex::new(Look { size, outer: Outer::default() }),
+            look: Mutex::new(Look {
+                size,
+                outer: Outer::default(),
+            }),
             changes: watch::Sender::new(0),
             ended: watch::Sender::new(None),
         }
@@ -89,7 +102,8 @@ impl Run {
         }
         if self.ask.count > 1 {
             let (run, for_rest) = (Arc::clone(self), Arc::clone(host));
-            host.tracker.spawn(async move { run.start_rest(&for_rest).await });
+            host.tracker
+                .spawn(async move { run.start_rest(&for_rest).await });
         }
         Ok(())
     }
@@ -98,7 +112,9 @@ impl Run {
         let stagger = Duration::try_from_secs_f64(self.ask.stagger).unwrap_or_default();
         let mut ended = self.ended();
         for _ in 1..self.ask.count {
-            let Some(last) = self.slots().last().cloned() else { return };
+            let Some(last) = self.slots().last().cloned() else {
+                return;
+            };
             let pause = async {
                 last.next.notified().await;
                 tokio::time::sleep(stagger).await;
@@ -128,7 +144,13 @@ impl Run {
         let slot = Arc::new(Slot::new(number, host.next_id(), &self.name, dir, orders));
         let (launched, told) = oneshot::channel();
         self.slots.lock().push(Arc::clone(&slot));
-        let keeper = keeper::keep(Arc::clone(host), Arc::clone(self), Arc::clone(&slot), to_keeper, launched);
+        let keeper = keeper::keep(
+            Arc::clone(host),
+            Arc::clone(self),
+            Arc::clone(&slot),
+            to_keeper,
+            launched,
+        );
         host.tracker.spawn(keeper);
         self.changed();
         (slot, told)
@@ -140,7 +162,11 @@ impl Run {
     }
 
     pub(crate) fn slot(&self, number: u16) -> Option<Arc<Slot>> {
-        self.slots.lock().iter().find(|slot| slot.number == number).cloned()
+        self.slots
+            .lock()
+            .iter()
+            .find(|slot| slot.number == number)
+            .cloned()
     }
 
     pub(crate) fn slot_by_id(&self, id: Id) -> Option<Arc<Slot>> {
@@ -157,13 +183,12 @@ impl Run {
     /// Ends all terminals at once and tells how to resume. Idempotent.
     pub(crate) async fn end(&self, now: bool) -> Vec<Resume> {
         let slots = self.slots();
-        // Sessions are known before the keepers forget them.
-        let resume = self.resumable();
         let mut ending = tokio::task::JoinSet::new();
         for slot in slots {
             ending.spawn(async move { end(&slot, now).await });
         }
         while ending.join_next().await.is_some() {}
+        let resume = self.resumable();
         self.ended.send_if_modified(|told| {
             let first = told.is_none();
             if first {
@@ -176,11 +201,22 @@ impl Run {
     }
 
     fn resumable(&self) -> Vec<Resume> {
-        let Some(prepared) = &self.prepared else { return Vec::new() };
+        let Some(prepared) = &self.prepared else {
+            return Vec::new();
+        };
         let of = |slot: &Arc<Slot>| {
-            let session = slot.live.lock().session.clone()?;
+            // What the client said last is nearer than what its requests said.
+            let said = slot
+                .terminal()
+                .and_then(|terminal| prepared.session_in_farewell(&terminal.screen().text()));
+            let session = said.or_else(|| slot.live.lock().session.clone())?;
             let command = prepared.resume_command(&session)?;
-            Some(Resume { terminal: slot.name.to_string(), session, dir: slot.dir.clone(), command })
+            Some(Resume {
+                terminal: slot.name.to_string(),
+                session,
+                dir: slot.dir.clone(),
+                command,
+            })
         };
         self.slots().iter().filter_map(of).collect()
     }
@@ -196,7 +232,8 @@ impl Run {
     }
 
     pub(crate) fn changed(&self) {
-        self.changes.send_modify(|number| *number = number.wrapping_add(1));
+        self.changes
+            .send_modify(|number| *number = number.wrapping_add(1));
     }
 
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {
@@ -212,7 +249,10 @@ impl Run {
     }
 
     pub(crate) fn phrases(&self) -> Phrases {
-        self.prepared.as_ref().map(|prepared| prepared.phrases()).unwrap_or_default()
+        self.prepared
+            .as_ref()
+            .map(|prepared| prepared.phrases())
+            .unwrap_or_default()
     }
 
     pub(crate) fn ending(&self) -> Ending {
@@ -251,7 +291,10 @@ impl Run {
         let report = {
             let mut screen = terminal.screen();
             screen.set_kitty(outer.kitty);
-            outer.colors.map(|colors| screen.set_colors(colors)).unwrap_or_default()
+            outer
+                .colors
+                .map(|colors| screen.set_colors(colors))
+                .unwrap_or_default()
         };
         if !report.is_empty()
             && let Err(error) = terminal.write(&report)
@@ -268,8 +311,12 @@ impl Run {
         key: &str,
         resume: Option<String>,
     ) -> Result<Spec, String> {
-        let mut env: BTreeMap<OsString, OsString> =
-            self.ask.env.iter().map(|(name, value)| (name.into(), value.into())).collect();
+        let mut env: BTreeMap<OsString, OsString> = self
+            .ask
+            .env
+            .iter()
+            .map(|(name, value)| (name.into(), value.into()))
+            .collect();
         let (program, args, cwd) = match (&self.ask.program, &self.prepared) {
             (Program::Exec { program }, _) => {
                 let args = self.ask.args.iter().map(Into::into).collect();
@@ -278,10 +325,14 @@ impl Run {
                 for name in ["TMUX", "TMUX_PANE", "STY", "ZELLIJ"] {
                     env.remove(std::ffi::OsStr::new(name));
                 }
+                let url = format!("{}/t/{key}/{}", host.url(), report::DEFAULT_ROUTE);
+                env.insert("KIMIQ_URL".into(), url.into());
                 (program.into(), args, slot.dir.clone())
             }
             (Program::Client { .. }, Some(prepared)) => {
-                let launch = prepared.launch(&self.ask, slot, key, resume).map_err(|error| keeper::chain(&*error))?;
+                let launch = prepared
+                    .launch(&self.ask, slot, key, resume, &host.url())
+                    .map_err(|error| keeper::chain(&*error))?;
                 for name in &launch.env_remove {
                     env.remove(name);
                 }

@@ -66,7 +66,13 @@ pub(crate) struct Live {
 }
 
 impl Slot {
-    pub(crate) fn new(number: u16, id: Id, run: &str, dir: PathBuf, orders: mpsc::Sender<Order>) -> Self {
+    pub(crate) fn new(
+        number: u16,
+        id: Id,
+        run: &str,
+        dir: PathBuf,
+        orders: mpsc::Sender<Order>,
+    ) -> Self {
         Self {
             number,
             id,

@@ -35,7 +35,9 @@ pub(crate) async fn show(host: &Arc<Instance>, end: HostEnd) -> Result<(), HostE
     let run = match host.find_run(end.hello.run.as_deref()) {
         Ok(run) => run,
         Err(error) => {
-            let bye = Bye::Refused { message: error.to_string() };
+            let bye = Bye::Refused {
+                message: error.to_string(),
+            };
             // The window may be gone; then nobody needs to be told.
             end.down.send(Down::Bye(bye)).await.unwrap_or_default();
             return Err(error);
@@ -179,7 +181,11 @@ impl<'a> Window<'a> {
                 Action::New => drop(self.run.add(self.host)),
                 Action::Close(id) => self.close(id),
                 Action::Restart(id) => self.restart(id),
-                Action::Detach => return Step::Close(Bye::Detached { run: self.run.name.clone() }),
+                Action::Detach => {
+                    return Step::Close(Bye::Detached {
+                        run: self.run.name.clone(),
+                    });
+                }
                 Action::Repaint => self.dirty = true,
                 Action::Learned(outer) => self.run.learn(outer),
             }
@@ -192,7 +198,9 @@ impl<'a> Window<'a> {
         id: Id,
         work: impl FnOnce(&crate::terminal::Terminal) -> Result<(), crate::terminal::Fault>,
     ) {
-        let Some(slot) = self.run.slot_by_id(id) else { return };
+        let Some(slot) = self.run.slot_by_id(id) else {
+            return;
+        };
         if let Some(terminal) = slot.terminal()
             && let Err(error) = work(&terminal)
         {
@@ -201,7 +209,9 @@ impl<'a> Window<'a> {
     }
 
     fn close(&self, id: Id) {
-        let Some(slot) = self.run.slot_by_id(id) else { return };
+        let Some(slot) = self.run.slot_by_id(id) else {
+            return;
+        };
         let (host, run) = (Arc::clone(self.host), Arc::clone(self.run));
         self.host.tracker.spawn(async move {
             run.close(&slot, false).await;
@@ -211,7 +221,10 @@ impl<'a> Window<'a> {
 
     fn restart(&self, id: Id) {
         if let Some(slot) = self.run.slot_by_id(id)
-            && slot.orders.try_send(crate::instance::slot::Order::Restart).is_err()
+            && slot
+                .orders
+                .try_send(crate::instance::slot::Order::Restart)
+                .is_err()
         {
             tracing::debug!(terminal = %slot.name, "a restart is under way");
         }
@@ -227,14 +240,23 @@ impl<'a> Window<'a> {
             let terminal = self.run.slot_by_id(id)?.terminal()?;
             Some((id, terminal.changes()))
         });
-        let front = self.session.focused().and_then(|id| self.run.slot_by_id(id)?.terminal());
+        let front = self
+            .session
+            .focused()
+            .and_then(|id| self.run.slot_by_id(id)?.terminal());
         self.dirty = false;
-        if front.as_ref().is_some_and(|terminal| terminal.screen().updating()) {
+        if front
+            .as_ref()
+            .is_some_and(|terminal| terminal.screen().updating())
+        {
             // Half a picture: the rest of it will report a change.
             return None;
         }
         let bytes = self.session.paint(&view, |id| {
-            front.as_ref().filter(|terminal| terminal.id() == id).map(|terminal| terminal.screen())
+            front
+                .as_ref()
+                .filter(|terminal| terminal.id() == id)
+                .map(|terminal| terminal.screen())
         });
         self.painted = Some(Instant::now());
         (!bytes.is_empty()).then(|| bytes.into())
@@ -242,7 +264,10 @@ impl<'a> Window<'a> {
 
     fn farewell(&self) -> Bye {
         let sessions = self.run.ended().borrow().clone().unwrap_or_default();
-        Bye::Ended { run: self.run.name.clone(), lines: report::resume_lines(&sessions) }
+        Bye::Ended {
+            run: self.run.name.clone(),
+            lines: report::resume_lines(&sessions),
+        }
     }
 }
 

@@ -57,7 +57,7 @@ impl House {
             board: Board::default(),
             gate,
             estimator: Estimator::new(None),
-            ledger: Arc::new(Ledger::in_memory(chrono_tz::UTC, kimiq::clock::wall)),
+            ledger: Ledger::open(scratch_ledger(), chrono_tz::UTC, kimiq::clock::wall).unwrap(),
             client: Client::new(ClientOptions::default()).unwrap(),
             wall: kimiq::clock::wall,
         });
@@ -619,4 +619,12 @@ async fn the_days_cap_is_final_for_the_client() {
     let body = answer.into_body().collect().await.unwrap().to_bytes();
     let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
     assert_eq!(body["error"]["type"], "daily_token_limit");
+}
+
+/// A ledger file of its own, in a folder that the build cleans up.
+fn scratch_ledger() -> std::path::PathBuf {
+    static NUMBER: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+    let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    std::path::Path::new(env!("CARGO_TARGET_TMPDIR"))
+        .join(format!("ledger-{}-{number}.json", std::process::id()))
 }

@@ -364,6 +364,14 @@ impl Permit {
         self.shared.act(|limiter, now| limiter.sent(id, now));
     }
 
+    /// Something that can say [`Permit::sent`] from another task, so that the moment is exact and nobody is woken.
+    pub fn departure(&self) -> Departure {
+        Departure {
+            shared: Arc::clone(&self.shared),
+            id: self.id,
+        }
+    }
+
     /// So many output tokens came, by estimate. Cheap: charges are collected for 250 ms (of a 60 s window).
     pub fn streamed(&mut self, tokens: u64) {
         self.uncharged += tokens;
@@ -401,6 +409,14 @@ impl Permit {
         ticket
     }
 
+    /// The upstream took it and failed: a sent prompt stays charged, as it may have been counted there. The ticket
+    /// keeps its place for another [`Ask`].
+    pub fn failed(self) -> Ticket {
+        let ticket = self.ticket;
+        self.end(Ending::Cancelled);
+        ticket
+    }
+
     /// What it would count as if it were dropped now.
     pub fn spent(&self) -> Tokens {
         let id = self.id;
@@ -425,6 +441,28 @@ impl Permit {
         }
         let id = self.id;
         self.shared.act(|limiter, now| limiter.end(id, ending, now))
+    }
+}
+
+/// Says that a request's last byte went out. It keeps nothing alive: after the permit ended it says nothing.
+pub struct Departure {
+    shared: Arc<Shared>,
+    id: Id,
+}
+
+impl Departure {
+    /// The last byte went out now.
+    pub fn sent(self) {
+        let id = self.id;
+        self.shared.act(|limiter, now| limiter.sent(id, now));
+    }
+}
+
+impl fmt::Debug for Departure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Departure")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
     }
 }
 

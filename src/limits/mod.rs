@@ -36,7 +36,7 @@ mod snapshot;
 mod window;
 
 pub use ask::{Ask, Budget, Refusal, RefusalKind, Ticket};
-pub use gate::{Gate, Permit};
+pub use gate::{Departure, Gate, Permit};
 pub use limiter::{Decision, Ending, Id, Limiter, Moment};
 pub use options::{HeaderUnit, Options, Ratio};
 pub use saved::Saved;

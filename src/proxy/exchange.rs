@@ -98,18 +98,18 @@ pub(super) async fn exchange(
             patience,
             again: place.take(),
         };
-        let mut permit = match proxy.gate.admit(ask).await {
+        let permit = match proxy.gate.admit(ask).await {
             Ok(permit) => permit,
             Err(refusal) => return Err(refused(&mut entry, refusal)),
         };
         entry.phase(Phase::Sent);
-        let sent = send(proxy, &call, &head, &chunks, &tries, &mut permit).await;
+        let sent = send(proxy, &call, &head, &chunks, &tries, &permit).await;
         if let Ok(answer) = &sent
             && let Some(seen) = observe(answer.headers())
         {
             proxy.gate.observe(&pool, seen);
         }
-        let (next, said) = match sent {
+        let (next, taken, said) = match sent {
             Ok(answer) if answer.status().is_success() => {
                 entry.phase(Phase::Streaming);
                 return Ok(relay(proxy, call.dialect, subject, permit, entry, answer));
@@ -120,14 +120,23 @@ pub(super) async fn exchange(
                 if let Refusal::Throttled { after } = refusal {
                     proxy.gate.throttled(&pool, after);
                 }
-                (tries.after_refusal(refusal), Ok((parts, text)))
+                let taken = matches!(refusal, Refusal::Shed | Refusal::Failed);
+                (tries.after_refusal(refusal), taken, Ok((parts, text)))
             }
-            Err(error) => (tries.after_error(&error), Err(error)),
+            Err(error) => {
+                let taken = matches!(error, SendError::Broken { .. });
+                (tries.after_error(&error), taken, Err(error))
+            }
+        };
+        // What the upstream refused at its door cost nothing there; what it took may have been counted.
+        let kept = if taken {
+            permit.failed()
+        } else {
+            permit.refused()
         };
         let pause = match next {
-            Next::Reconnect => Duration::ZERO,
             Next::Again(pause) if arrived.elapsed() + pause < patience => pause,
-            Next::Requeue => Duration::ZERO,
+            Next::Reconnect | Next::Requeue => Duration::ZERO,
             Next::Again(_) | Next::GiveUp => {
                 entry.end(Outcome::Failed, Tokens::default());
                 return said.map_or_else(
@@ -136,8 +145,7 @@ pub(super) async fn exchange(
                 );
             }
         };
-        // A request that the upstream did not take cost nothing; it keeps its place in the queue.
-        place = Some(permit.refused());
+        place = Some(kept);
         entry.phase(Phase::BackingOff);
         tokio::time::sleep(pause).await;
     }
@@ -200,7 +208,7 @@ async fn send(
     head: &request::Parts,
     chunks: &Arc<[Bytes]>,
     tries: &Tries,
-    permit: &mut Permit,
+    permit: &Permit,
 ) -> Result<Response<Incoming>, SendError> {
     let headers = request_headers(head.headers.clone(), &call.upstream);
     let connection = if tries.reconnected {
@@ -208,30 +216,19 @@ async fn send(
     } else {
         Connection::Pooled
     };
-    let (body, gone) = SendBody::kept(chunks.clone());
-    let answer = proxy.client.send(
-        &call.upstream,
-        head.method.clone(),
-        &call.path,
-        headers,
-        body,
-        connection,
-    );
-    let mut answer = std::pin::pin!(answer);
-    tokio::select! {
-        biased;
-        // An answer may come before the body is out; then the upstream has charged what it has.
-        Ok(()) = gone => {
-            permit.sent();
-            answer.await
-        }
-        answer = &mut answer => {
-            if answer.is_ok() {
-                permit.sent();
-            }
-            answer
-        }
-    }
+    let departure = permit.departure();
+    let body = SendBody::kept(chunks.clone(), move || departure.sent());
+    proxy
+        .client
+        .send(
+            &call.upstream,
+            head.method.clone(),
+            &call.path,
+            headers,
+            body,
+            connection,
+        )
+        .await
 }
 
 fn relay(

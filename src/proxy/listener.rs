@@ -18,7 +18,7 @@ use http_body_util::combinators::BoxBody;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -35,9 +35,6 @@ use crate::wire::Dialect;
 
 /// Carries a terminal's key.
 const KEY_HEADER: HeaderName = HeaderName::from_static("x-kimiq-key");
-
-/// How long the head of a request may take to arrive.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Who asks on a path without a route.
 const ANONYMOUS: &str = "proxy";
@@ -103,8 +100,6 @@ async fn connection(
         async move { Ok::<_, Infallible>(answer(&proxy, &aside, &signs, request).await) }
     });
     let served = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
         .serve_connection(TokioIo::new(shared), service)
         .with_upgrades();
     let mut served = pin!(served);

@@ -29,7 +29,6 @@ mod patience;
 mod route;
 mod stream;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -89,7 +88,7 @@ pub struct Proxy {
     /// Estimates of requests to come.
     pub estimator: Estimator,
     /// Totals of the day.
-    pub ledger: Arc<Ledger>,
+    pub ledger: Ledger,
     /// Connections to upstreams.
     pub client: Client,
     /// The time of day, for waits that upstreams name as dates.

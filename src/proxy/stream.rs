@@ -17,7 +17,7 @@ use tokio::time::{Instant, Sleep};
 use crate::limits::Permit;
 use crate::proxy::Proxy;
 use crate::proxy::board::{Entry, Outcome};
-use crate::usage::{Spent, Tokens};
+use crate::usage::{Account, Tokens};
 use crate::wire::{Ending, Tap};
 
 /// Output is reported to the limiter in portions of about this many tokens, to spare its lock.
@@ -86,7 +86,7 @@ impl Meter {
         let tokens = self
             .proxy
             .estimator
-            .output_tokens(&self.subject.model, self.unreported);
+            .output(&self.subject.model, self.unreported);
         if tokens >= PORTION
             && let Some(permit) = &mut self.permit
         {
@@ -107,11 +107,11 @@ impl Meter {
             permit.streamed(
                 self.proxy
                     .estimator
-                    .output_tokens(&self.subject.model, self.unreported),
+                    .output(&self.subject.model, self.unreported),
             );
             permit.unmetered()
         };
-        self.book(outcome, tokens, self.tap.tokens().is_none());
+        self.book(outcome, tokens);
     }
 
     fn learn(&self, tokens: Tokens) {
@@ -126,13 +126,18 @@ impl Meter {
         );
     }
 
-    fn book(&mut self, outcome: Outcome, tokens: Tokens, estimated: bool) {
-        self.proxy.ledger.add(Spent {
-            model: &self.subject.model,
-            terminal: &self.subject.terminal,
-            tokens,
-            estimated,
-        });
+    fn book(&mut self, outcome: Outcome, tokens: Tokens) {
+        let (source, terminal) = self
+            .subject
+            .terminal
+            .rsplit_once(':')
+            .unwrap_or(("", &self.subject.terminal));
+        let account = Account {
+            model: self.subject.model.clone(),
+            terminal: terminal.to_owned(),
+            source: source.to_owned(),
+        };
+        self.proxy.ledger.add(account, tokens);
         self.entry.end(outcome, tokens);
     }
 }
@@ -145,7 +150,7 @@ impl Drop for Meter {
         } else if let Some(permit) = self.permit.take() {
             let spent = permit.spent();
             drop(permit);
-            self.book(Outcome::Cancelled, spent, true);
+            self.book(Outcome::Cancelled, spent);
         }
     }
 }

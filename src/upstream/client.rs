@@ -12,7 +12,6 @@ use hyper::body::Incoming;
 use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use tokio::sync::oneshot;
 
 use crate::upstream::Upstream;
 
@@ -148,26 +147,33 @@ pub enum SendBody {
         next: usize,
         /// Bytes that remain.
         remaining: u64,
-        /// Told when the last chunk was handed to the connection.
-        gone: Option<oneshot::Sender<()>>,
+        /// Called when the last chunk was handed to the connection.
+        gone: Option<Gone>,
     },
     /// A body that streams through and can be sent only once.
     Streamed(Incoming),
 }
 
 impl SendBody {
-    /// A body of kept chunks, from its beginning, and a receiver that hears when the last one left. The receiver
-    /// hears nothing when the body is dropped before.
-    pub fn kept(chunks: Arc<[Bytes]>) -> (Self, oneshot::Receiver<()>) {
+    /// A body of kept chunks, from its beginning. `gone` is called once when the last one leaves, and never when the
+    /// body is dropped before.
+    pub fn kept(chunks: Arc<[Bytes]>, gone: impl FnOnce() + Send + 'static) -> Self {
         let remaining = chunks.iter().map(|chunk| chunk.len() as u64).sum();
-        let (gone, hears) = oneshot::channel();
-        let body = Self::Kept {
+        Self::Kept {
             chunks,
             next: 0,
             remaining,
-            gone: Some(gone),
-        };
-        (body, hears)
+            gone: Some(Gone(Box::new(gone))),
+        }
+    }
+}
+
+/// What to do when a body has left.
+pub struct Gone(Box<dyn FnOnce() + Send>);
+
+impl std::fmt::Debug for Gone {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Gone")
     }
 }
 
@@ -194,8 +200,7 @@ impl Body for SendBody {
                 if *next >= chunks.len()
                     && let Some(gone) = gone.take()
                 {
-                    // Nobody listens any more when an answer came before the body was out.
-                    gone.send(()).ok();
+                    gone.0();
                 }
                 Poll::Ready(chunk.map(|chunk| Ok(Frame::data(chunk))))
             }

@@ -363,7 +363,7 @@ async fn start_kimiq(upstream: SocketAddr) -> SocketAddr {
         board: Board::default(),
         gate,
         estimator: Estimator::new(None),
-        ledger: Arc::new(Ledger::in_memory(chrono_tz::UTC, kimiq::clock::wall)),
+        ledger: Ledger::open(scratch_ledger(), chrono_tz::UTC, kimiq::clock::wall).unwrap(),
         client: Client::new(ClientOptions::default()).unwrap(),
         wall: kimiq::clock::wall,
     });
@@ -379,4 +379,12 @@ async fn start_kimiq(upstream: SocketAddr) -> SocketAddr {
         CancellationToken::new(),
     ));
     address
+}
+
+/// A ledger file of its own, in a folder that the build cleans up.
+fn scratch_ledger() -> std::path::PathBuf {
+    static NUMBER: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+    let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    std::path::Path::new(env!("CARGO_TARGET_TMPDIR"))
+        .join(format!("ledger-{}-{number}.json", std::process::id()))
 }

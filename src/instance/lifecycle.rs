@@ -208,7 +208,7 @@ async fn build(setup: &Setup, role: Role) -> Result<Built, InstanceError> {
         board: Board::default(),
         gate: gate.clone(),
         estimator: Estimator::new(options::chars_per_token(settings)),
-        ledger: Arc::new(ledger.clone()),
+        ledger: ledger.clone(),
         client: upstream::Client::new(options::connections(settings))
             .map_err(system("trusted certificates"))?,
         wall: clock::wall,
@@ -466,7 +466,7 @@ async fn tear_down(built: Built) {
     // 5. To disk.
     let (gate, ledger) = (
         instance.proxy.gate.clone(),
-        Arc::clone(&instance.proxy.ledger),
+        instance.proxy.ledger.clone(),
     );
     let saved = tokio::task::spawn_blocking(move || {
         if let Err(error) = keeping::write(&gate, &state) {

@@ -7,6 +7,7 @@ use kimiq::terminal::Ending;
 use kimiq::terminal::Event;
 use kimiq::terminal::Exit;
 use kimiq::terminal::Id;
+use kimiq::terminal::Screen;
 use kimiq::terminal::Signal;
 use kimiq::terminal::Size;
 use kimiq::terminal::Spec;
@@ -67,10 +68,8 @@ async fn seen(terminal: &Terminal, what: &str) -> String {
             changes.changed().await.unwrap();
         }
     };
-    match timeout(LONG, look).await {
-        Ok(text) => text,
-        Err(_) => panic!("no {what:?} on:\n{}", terminal.screen().text()),
-    }
+    let found = timeout(LONG, look).await;
+    found.unwrap_or_else(|_| panic!("no {what:?} on:\n{}", terminal.screen().text()))
 }
 
 async fn ended(terminal: &Terminal) -> Exit {
@@ -341,4 +340,104 @@ async fn a_missing_folder_or_program_is_told() {
     spec.cwd = std::env::temp_dir();
     let program = Terminal::spawn(spec, &tracker, events).unwrap_err();
     assert!(program.to_string().contains("no-such-program"));
+}
+
+/// What a session of Kimi Code 2.1.0 wrote at 80x24: start, trust question, a message, thinking, an approval, a command,
+/// an answer with emoji and a table, two resizes, the end.
+const RECORDING: &[u8] = include_bytes!("recordings/kimi-code-2.1.0.bytes");
+
+#[test]
+fn a_real_session_gives_the_same_screen_however_it_is_cut() {
+    let replay = |chunk: usize| {
+        let mut screen = Screen::new(SIZE, 1000);
+        let mut replies = Vec::new();
+        let mut signals = Vec::new();
+        let mut ready = false;
+        for part in RECORDING.chunks(chunk) {
+            let fed = screen.feed(part);
+            replies.extend(fed.replies);
+            signals.extend(fed.signals);
+            ready |= screen.modes().bracketed_paste;
+        }
+        // The same signal twice in a row is heard once or twice, as the cut falls.
+        signals.dedup();
+        assert!(ready || chunk > 4096);
+        assert!(!screen.modes().bracketed_paste, "it left politely");
+        assert_eq!(screen.modes().kitty, 0);
+        let replies = String::from_utf8(replies).unwrap();
+        (screen.text(), screen.history(), replies, signals)
+    };
+    let whole = replay(RECORDING.len());
+    for chunk in [1, 7, 4096, 65536] {
+        assert_eq!(replay(chunk), whole, "in pieces of {chunk}");
+    }
+    let (text, history, replies, signals) = whole;
+    assert!(history > 0);
+    assert!(text.contains("To resume this session"), "{text}");
+    // Colour, keyboard, device, colour once more, theme: in the order of the questions.
+    assert_eq!(
+        replies,
+        "\x1b]11;rgb:1818/1818/1818\x07\x1b[?7u\x1b[?6c\x1b]11;rgb:1818/1818/1818\x07\x1b[?997;1n"
+    );
+    let told: Vec<&Signal> = signals
+        .iter()
+        .filter(|signal| !matches!(signal, Signal::PromptMark(_)))
+        .collect();
+    let progress = |mark| Signal::Progress(mark);
+    let notify = |text: &str| Signal::Notify(text.to_owned());
+    assert_eq!(
+        told,
+        [
+            &progress(3),
+            &Signal::Title("please usetool 漢字 now".to_owned()),
+            &progress(0),
+            &progress(3),
+            &progress(0),
+            &notify("Kimi Code approval required: Bash"),
+            &progress(3),
+            &progress(0),
+            &progress(3),
+            &progress(0),
+            &notify("Kimi Code task complete: please usetool 漢字 now"),
+        ]
+    );
+    let marks = |letter| {
+        signals
+            .iter()
+            .filter(|signal| **signal == Signal::PromptMark(letter))
+            .count()
+    };
+    assert!(marks('A') > 0 && marks('B') > 0 && marks('C') > 0);
+}
+
+#[test]
+fn the_table_of_a_real_answer_has_straight_borders() {
+    let mut screen = Screen::new(
+        Size {
+            columns: 80,
+            rows: 200,
+        },
+        0,
+    );
+    screen.feed(RECORDING);
+    let border = |row: u16| -> Vec<usize> {
+        screen
+            .row(row)
+            .iter()
+            .enumerate()
+            .filter(|(_, cell)| matches!(cell.c, '│' | '┼' | '├' | '┤'))
+            .map(|(column, _)| column)
+            .collect()
+    };
+    let rows: Vec<u16> = (0..200)
+        .filter(|row| {
+            let line: String = screen.row(*row).iter().map(|cell| cell.c).collect();
+            line.contains("thumbs") || line.contains("heart") || line.contains("keycap")
+        })
+        .filter(|row| border(*row).len() == 4)
+        .collect();
+    assert!(rows.len() >= 2, "{}", screen.text());
+    for row in &rows {
+        assert_eq!(border(*row), border(rows[0]), "{}", screen.text());
+    }
 }

@@ -1,6 +1,6 @@
 //! What the emulator ignores and we need: signals to the outside, and questions that it does not answer.
 //!
-//! A second, bare parser runs beside the emulator and stops behind each question it answers; the emulator is then fed
+//! A second, bare parser runs beside the emulator and stops behind each signal it hears and each question it answers; the emulator is then fed
 //! up to the same byte, so that all replies leave in the order of the questions. Kimi Code relies on that order: its
 //! plain device query is the sentinel behind the keyboard query (measured on 2.1.0).
 //!
@@ -45,6 +45,8 @@ pub enum Signal {
 pub(crate) struct Scanner {
     /// An answer to the question that ended the last advance.
     pub(crate) reply: Option<String>,
+    /// The signal that ended the last advance; told after what the emulator reports of the bytes before it.
+    pub(crate) heard: Option<Signal>,
     /// What was told.
     pub(crate) signals: Vec<Signal>,
     /// Whether the user's terminal is light, for the theme question.
@@ -104,23 +106,22 @@ impl vte::Perform for Scanner {
 
     fn osc_dispatch(&mut self, params: &[&[u8]], _bell_terminated: bool) {
         self.alive = true;
-        match params {
-            [b"9", b"4"] => self.tell(Signal::Progress(0)),
+        self.heard = match params {
+            [b"9", b"4"] => Some(Signal::Progress(0)),
             [b"9", b"4", state, ..] => {
                 let state = str::from_utf8(state).ok().and_then(|s| s.parse().ok());
-                self.tell(Signal::Progress(state.unwrap_or(0)));
+                Some(Signal::Progress(state.unwrap_or(0)))
             }
-            [b"9", text @ ..] => self.tell(Signal::Notify(joined(text))),
+            [b"9", text @ ..] => Some(Signal::Notify(joined(text))),
             // The first field of these two names a protocol or metadata; the text is the rest.
-            [b"777" | b"99", _, text @ ..] => self.tell(Signal::Notify(joined(text))),
-            [b"133", mark, ..] => {
-                if let Some(letter @ b'A'..=b'Z') = mark.first() {
-                    self.tell(Signal::PromptMark(char::from(*letter)));
-                }
-            }
-            [b"7", address @ ..] => self.tell(Signal::Cwd(joined(address))),
-            _ => {}
-        }
+            [b"777" | b"99", _, text @ ..] => Some(Signal::Notify(joined(text))),
+            [b"133", mark, ..] => match mark.first() {
+                Some(letter @ b'A'..=b'Z') => Some(Signal::PromptMark(char::from(*letter))),
+                _ => None,
+            },
+            [b"7", address @ ..] => Some(Signal::Cwd(joined(address))),
+            _ => None,
+        };
     }
 
     fn csi_dispatch(
@@ -146,6 +147,6 @@ impl vte::Perform for Scanner {
     }
 
     fn terminated(&self) -> bool {
-        self.reply.is_some()
+        self.reply.is_some() || self.heard.is_some()
     }
 }

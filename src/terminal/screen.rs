@@ -257,6 +257,9 @@ impl Screen {
             if let Some(reply) = self.scanner.reply.take() {
                 fed.replies.extend(reply.bytes());
             }
+            if let Some(signal) = self.scanner.heard.take() {
+                self.scanner.tell(signal);
+            }
             bytes = rest;
         }
         self.silent = if self.scanner.alive {
@@ -513,5 +516,226 @@ fn xterm(index: u8) -> Rgb {
                 b: grey,
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SIZE: Size = Size {
+        columns: 80,
+        rows: 24,
+    };
+
+    fn screen() -> Screen {
+        Screen::new(SIZE, 100)
+    }
+
+    #[test]
+    fn one_visible_character_takes_the_columns_that_programs_count() {
+        for (text, columns) in [
+            ("a", 1),
+            ("e\u{301}", 1),
+            ("漢", 2),
+            ("👍🏽", 2),
+            ("👨‍👩‍👧‍👦", 2),
+            ("❤️", 2),
+            ("1️⃣", 2),
+            ("🇩🇪", 2),
+            ("🇩🇪🇫🇷", 4),
+            ("🏴󠁧󠁢󠁳󠁣󠁴󠁿", 2),
+            ("🇩", 1),
+            ("👩‍💻👩‍💻", 4),
+        ] {
+            for chunk in [1, 3, 100] {
+                let mut screen = screen();
+                for part in text.as_bytes().chunks(chunk) {
+                    screen.feed(part);
+                }
+                assert_eq!(screen.cursor().column, columns, "{text}");
+                assert_eq!(screen.text().trim_end(), text);
+            }
+        }
+    }
+
+    #[test]
+    fn a_cluster_joins_right_behind_a_wrap_and_not_behind_a_move() {
+        let mut screen = Screen::new(
+            Size {
+                columns: 4,
+                rows: 4,
+            },
+            0,
+        );
+        screen.feed("abcd👍🏽x".as_bytes());
+        assert_eq!(screen.text(), "abcd\n👍🏽x\n\n\n");
+        screen.feed("\x1b[H👍\x1b[4;1H🏽".as_bytes());
+        assert_eq!(screen.text(), "👍cd\n👍🏽x\n\n🏽\n");
+    }
+
+    #[test]
+    fn marks_without_end_cost_nothing() {
+        let mut screen = screen();
+        screen.feed("e".as_bytes());
+        screen.feed("\u{301}".repeat(100_000).as_bytes());
+        screen.feed("👍".as_bytes());
+        screen.feed("\u{200d}".repeat(100_000).as_bytes());
+        assert!(screen.text().len() < 200);
+    }
+
+    #[test]
+    fn signals_are_heard_in_order_and_without_control_characters() {
+        let fed = screen().feed(
+            b"\x1b]9;4;3\x07\x1b]9;Client approval required: B\x01ash\x07\x07\x07\x1b]0;ti\x7ftle\x07\x1b]0;title\x07\
+            \x1b]133;A\x07\x1b]7;file:///x;y\x1b\\\x1b]777;notify;head;body\x07\x1b]52;c;aGVsbG8=\x07\x1b]9;4;0\x07",
+        );
+        assert_eq!(
+            fed.signals,
+            [
+                Signal::Progress(3),
+                Signal::Notify("Client approval required: Bash".to_owned()),
+                Signal::Bell,
+                Signal::Title("title".to_owned()),
+                Signal::PromptMark('A'),
+                Signal::Cwd("file:///x;y".to_owned()),
+                Signal::Notify("head;body".to_owned()),
+                Signal::Clipboard("hello".to_owned()),
+                Signal::Progress(0),
+            ]
+        );
+    }
+
+    #[test]
+    fn questions_are_answered() {
+        let cases: &[(&[u8], &[u8])] = &[
+            (b"\x1b[6n", b"\x1b[1;1R"),
+            (b"\x1b[>7u\x1b[?u", b"\x1b[?7u"),
+            (b"\x1b]10;?\x07", b"\x1b]10;rgb:d8d8/d8d8/d8d8\x07"),
+            (
+                b"\x1b]4;1;?\x07\x1b]4;196;?\x07",
+                b"\x1b]4;1;rgb:cdcd/0000/0000\x07\x1b]4;196;rgb:ffff/0000/0000\x07",
+            ),
+            (
+                b"\x1b]4;1;#010203\x07\x1b]4;1;?\x07",
+                b"\x1b]4;1;rgb:0101/0202/0303\x07",
+            ),
+            (
+                b"\x1b[?2026$p\x1b[?2026h\x1b[?2026$p",
+                b"\x1b[?2026;2$y\x1b[?2026;1$y",
+            ),
+            (
+                b"\x1b[?2027$p\x1b[?2031h\x1b[?2031$p",
+                b"\x1b[?2027;3$y\x1b[?2031;1$y",
+            ),
+            (b"\x1b[?2004h\x1b[?2004$p", b"\x1b[?2004;1$y"),
+            (b"\x1b[>4;2m\x1b[?4m", b"\x1b[>4;2m"),
+            (b"\x1b[14t\x1b[18t", b"\x1b[4;432;720t\x1b[8;24;80t"),
+        ];
+        for (question, answer) in cases {
+            let fed = screen().feed(question);
+            assert_eq!(
+                fed.replies.escape_ascii().to_string(),
+                answer.escape_ascii().to_string()
+            );
+        }
+        let version = screen().feed(b"\x1b[>q").replies;
+        assert!(version.starts_with(b"\x1bP>|kimiq("));
+    }
+
+    #[test]
+    fn a_light_terminal_is_told_as_light() {
+        let mut screen = screen();
+        let white = Rgb {
+            r: 255,
+            g: 255,
+            b: 255,
+        };
+        let light = Colors {
+            foreground: Rgb::default(),
+            background: white,
+        };
+        screen.feed(b"\x1b[?2031h");
+        assert_eq!(screen.set_colors(light), b"\x1b[?997;2n");
+        assert_eq!(screen.set_colors(light), b"");
+        assert_eq!(screen.feed(b"\x1b[?996n").replies, b"\x1b[?997;2n");
+    }
+
+    #[test]
+    fn a_terminal_without_kitty_keyboard_says_nothing_to_that_question() {
+        let mut screen = screen();
+        screen.feed(b"\x1b]0;x\x07\x1b[>7u");
+        assert_eq!(screen.modes().kitty, 7);
+        screen.set_kitty(false);
+        assert_eq!(screen.modes().kitty, 0);
+        let fed = screen.feed(b"\x1b[>7u\x1b[?u\x1b[c");
+        assert_eq!((fed.replies, fed.signals), (b"\x1b[?6c".to_vec(), vec![]));
+    }
+
+    #[test]
+    fn a_string_without_end_does_not_eat_the_memory() {
+        let mut screen = screen();
+        screen.feed(b"\x1b]52;c;");
+        for _ in 0..40 {
+            screen.feed(&vec![b'A'; 64 * 1024]);
+        }
+        screen.feed(b"\x1b[2J\x1b[Hback");
+        assert!(screen.text().contains("back"));
+    }
+
+    #[test]
+    fn a_panic_of_the_emulator_empties_the_screen_and_life_goes_on() {
+        let mut screen = screen();
+        screen.feed(b"before");
+        // The emulator's bound on this stack takes from another one, which is empty.
+        let pushes = b"\x1b[>1u".repeat(5000);
+        screen.feed(&pushes);
+        screen.feed(b"after");
+        assert!(screen.text().contains("after"));
+    }
+
+    #[test]
+    fn sizes_are_clamped_and_lines_are_wrapped_anew() {
+        let mut screen = Screen::new(
+            Size {
+                columns: 0,
+                rows: 0,
+            },
+            10,
+        );
+        assert_eq!(
+            screen.size(),
+            Size {
+                columns: 2,
+                rows: 2
+            }
+        );
+        screen.resize(Size {
+            columns: u16::MAX,
+            rows: u16::MAX,
+        });
+        screen.feed(b"\x1b[14t");
+        let mut screen = Screen::new(
+            Size {
+                columns: 10,
+                rows: 4,
+            },
+            10,
+        );
+        screen.feed(b"0123456789abc");
+        screen.resize(Size {
+            columns: 5,
+            rows: 4,
+        });
+        assert_eq!(screen.text().trim_end(), "56789\nabc");
+        assert_eq!(screen.history(), 1);
+    }
+
+    #[test]
+    fn lines_that_left_the_screen_are_kept_up_to_the_limit() {
+        let mut screen = screen();
+        assert_eq!(screen.history(), 0);
+        screen.feed(&b"line\r\n".repeat(500));
+        assert_eq!(screen.history(), 100);
     }
 }

@@ -43,7 +43,7 @@ pub enum State {
 }
 
 impl State {
-    /// The snake_case name, as in JSON.
+    /// The name, as in JSON.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Starting => "starting",
@@ -266,6 +266,10 @@ impl Supervisor {
         if facts.in_flight > 0 {
             self.want = Want::Nothing;
         }
+        if facts.trust_prompt && self.ready.is_some() {
+            // Kimi Code takes input already while it asks (measured on 2.1.0); messages only afterwards.
+            self.ready = Some(now);
+        }
         let mut wakes = Vec::new();
         let mut decisions = Vec::new();
         if !self.next_started {
@@ -454,11 +458,13 @@ mod tests {
             ..wrote(1300)
         };
         assert_eq!(it.judge(&trust, after(9000)).decisions, []);
+        // The question is answered: some quiet must follow once more.
+        assert_eq!(it.judge(&wrote(9000), after(9100)).decisions, []);
         assert_eq!(
-            it.judge(&wrote(1300), after(1700)).decisions,
+            it.judge(&wrote(9000), after(9400)).decisions,
             [Decision::TypePrompt]
         );
-        assert_eq!(it.judge(&wrote(1300), after(9000)).decisions, []);
+        assert_eq!(it.judge(&wrote(9000), after(9900)).decisions, []);
     }
 
     #[test]

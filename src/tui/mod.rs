@@ -16,6 +16,8 @@ mod input;
 mod paint;
 mod prefix;
 mod session;
+#[cfg(test)]
+mod tests;
 mod view;
 
 pub use prefix::Prefix;

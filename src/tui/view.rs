@@ -1,7 +1,29 @@
-//! What is shown around the screens, as plain data.
+//! What is shown around the screens, as plain data, and how it is drawn.
+//!
+//! One line above the terminal for the tabs, one below for the state of things; a window of three lines has only the
+//! tabs, a smaller one nothing. What does not fit is shortened, and the tab in front is always seen.
 
+use super::frame::Area;
+use super::frame::Frame;
 use crate::terminal::Id;
+use crate::terminal::Size;
 use crate::terminal::State;
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+use ratatui::style::Color;
+use ratatui::style::Style;
+use ratatui::text::Line;
+use ratatui::text::Span;
+use ratatui::widgets::Block;
+use ratatui::widgets::Clear;
+use ratatui::widgets::Paragraph;
+use ratatui::widgets::Widget;
+use ratatui::widgets::Wrap;
+use unicode_width::UnicodeWidthChar;
+use unicode_width::UnicodeWidthStr;
+
+/// Longest title in a tab, in columns.
+const TITLE: usize = 24;
 
 /// Everything around the screens.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -13,6 +35,7 @@ pub struct ViewModel {
     /// The last line.
     pub status: Status,
 }
+
 /// One terminal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tab {
@@ -27,6 +50,7 @@ pub struct Tab {
     /// Why and how long it waits, in a few words, as `2nd, generated tokens, 4 s`.
     pub wait: Option<String>,
 }
+
 /// The status line.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Status {
@@ -38,6 +62,338 @@ pub struct Status {
     pub tokens_today: u64,
     /// The cap of the day.
     pub daily_cap: Option<u64>,
-    /// Warnings, most important first; the first that fits is shown.
+    /// Warnings, most important first; the first is shown.
     pub notices: Vec<String>,
+}
+
+/// What lies over the terminal.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Overlay {
+    #[default]
+    None,
+    Help,
+    /// Is this terminal to be closed?
+    Close(Id),
+}
+
+/// Where the terminal lies in a window of this size.
+pub(crate) fn terminal_area(size: Size) -> Area {
+    match size.rows {
+        0..=2 => Area {
+            top: 0,
+            rows: size.rows,
+        },
+        3 => Area { top: 1, rows: 2 },
+        rows => Area {
+            top: 1,
+            rows: rows - 2,
+        },
+    }
+}
+
+/// Draws everything but the screen itself.
+pub(crate) fn surround(
+    frame: &mut Frame,
+    view: &ViewModel,
+    focused: Option<Id>,
+    overlay: Overlay,
+    prefix: &str,
+    armed: bool,
+) {
+    let size = frame.size;
+    let area = terminal_area(size);
+    let front = view.terminals.iter().find(|tab| Some(tab.id) == focused);
+    if area.top > 0 {
+        let line = tabs(view, focused, usize::from(size.columns));
+        frame.lay(&strip(line, size, 0));
+    }
+    if area.top + area.rows < size.rows {
+        let line = status(view, front, prefix, armed, usize::from(size.columns));
+        frame.lay(&strip(line, size, size.rows - 1));
+    }
+    match (overlay, front) {
+        (Overlay::Help, _) => {
+            let title = format!(" after {prefix} · any key closes ");
+            window(frame, &title, &help(prefix));
+        }
+        (Overlay::Close(id), _) => window(frame, " close ", &close(view, id)),
+        (Overlay::None, Some(tab)) if matches!(tab.state, State::Exited(_)) => {
+            ended(frame, tab, area);
+        }
+        (Overlay::None, None) => {
+            let text = format!("no terminal here; {prefix} c starts one");
+            window(frame, "", &[text]);
+        }
+        _ => {}
+    }
+}
+
+/// One line as wide as the window.
+fn strip(line: Line<'_>, size: Size, row: u16) -> Buffer {
+    let mut buffer = Buffer::empty(Rect::new(0, row, size.columns, 1));
+    let area = buffer.area;
+    line.render(area, &mut buffer);
+    buffer
+}
+
+/// A box in the middle of the window.
+fn window(frame: &mut Frame, title: &str, lines: &[String]) {
+    let size = frame.size;
+    let widest = lines.iter().map(|line| line.width()).max().unwrap_or(0);
+    let columns = narrow(widest + 4).min(size.columns);
+    let rows = narrow(lines.len() + 2).min(size.rows);
+    let area = Rect::new(
+        (size.columns - columns) / 2,
+        (size.rows - rows) / 2,
+        columns,
+        rows,
+    );
+    let mut buffer = Buffer::empty(area);
+    Clear.render(area, &mut buffer);
+    let text: Vec<Line<'_>> = lines
+        .iter()
+        .map(|line| Line::from(format!(" {line}")))
+        .collect();
+    Paragraph::new(text)
+        .block(Block::bordered().title(title.to_owned()))
+        .wrap(Wrap { trim: false })
+        .render(area, &mut buffer);
+    frame.lay(&buffer);
+    frame.cursor = None;
+}
+
+/// Eight lines, so that they fit a window of ten.
+fn help(prefix: &str) -> Vec<String> {
+    [
+        ("n  p", "next, previous terminal"),
+        ("1..9 0", "by number; 0 is 10"),
+        ("c", "new terminal"),
+        ("x  &", "close this terminal"),
+        ("r", "restart it, once ended"),
+        ("d", "detach; all runs on"),
+        ("?", "these keys"),
+        (prefix, "is sent to the program"),
+    ]
+    .iter()
+    .map(|(key, what)| format!("{key:<7} {what}"))
+    .collect()
+}
+
+fn close(view: &ViewModel, id: Id) -> Vec<String> {
+    let name = view
+        .terminals
+        .iter()
+        .find(|tab| tab.id == id)
+        .map(|tab| format!("{} {}", tab.number, shortened(&tab.title, TITLE)))
+        .unwrap_or_default();
+    vec![
+        format!(
+            "Close terminal {}? It ends what runs there.",
+            name.trim_end()
+        ),
+        "y: close    any other key: keep".to_owned(),
+    ]
+}
+
+/// How a program ended, over the last line of its screen.
+fn ended(frame: &mut Frame, tab: &Tab, area: Area) {
+    let text = format!(" {} · press r to restart, x to close ", tab.state);
+    let columns = usize::from(frame.size.columns);
+    let line = Line::from(Span::styled(
+        padded(&shortened(&text, columns), columns),
+        Style::new().fg(Color::Black).bg(Color::Yellow),
+    ));
+    let buffer = strip(line, frame.size, (area.top + area.rows).saturating_sub(1));
+    frame.lay(&buffer);
+    frame.cursor = None;
+}
+
+/// A sign and a colour for each state.
+fn mark(state: &State) -> (char, Color) {
+    match state {
+        State::Starting => ('…', Color::DarkGray),
+        State::NeedsTrust | State::NeedsApproval => ('!', Color::LightYellow),
+        State::Asks => ('?', Color::LightYellow),
+        State::Working => ('●', Color::LightGreen),
+        State::Waiting => ('◌', Color::LightBlue),
+        State::Idle => ('○', Color::Gray),
+        State::Bypassing => ('‼', Color::LightRed),
+        State::Exited(_) => ('✕', Color::LightRed),
+    }
+}
+
+/// The tabs: titles as long as they fit, then numbers only, then only those near the one in front.
+fn tabs(view: &ViewModel, focused: Option<Id>, columns: usize) -> Line<'static> {
+    let count = view.terminals.len().max(1);
+    // Number, sign and the blanks between; a wait has its own words.
+    let rest = columns.saturating_sub(view.terminals.len() * 7) / count;
+    let longest = if rest < 3 { 0 } else { rest.min(TITLE) };
+    let labels: Vec<String> = view
+        .terminals
+        .iter()
+        .map(|tab| label(tab, longest))
+        .collect();
+    let widths: Vec<usize> = labels.iter().map(|label| label.width()).collect();
+    let front = view
+        .terminals
+        .iter()
+        .position(|tab| Some(tab.id) == focused)
+        .unwrap_or(0);
+    let mut first = 0;
+    while first < front && widths[first..=front].iter().sum::<usize>() > columns {
+        first += 1;
+    }
+    let mut spans = Vec::new();
+    for (index, (tab, label)) in view.terminals.iter().zip(labels).enumerate().skip(first) {
+        let (sign, color) = mark(&tab.state);
+        let base = if index == front {
+            Style::new().reversed()
+        } else {
+            Style::new()
+        };
+        let (before, after) = label.split_once(sign).unwrap_or((&label, ""));
+        spans.push(Span::styled(before.to_owned(), base));
+        spans.push(Span::styled(sign.to_string(), base.fg(color)));
+        spans.push(Span::styled(after.to_owned(), base));
+    }
+    Line::from(spans)
+}
+
+/// ` 2 title ◌ 4 s `; the sign stands before any text that could hold it too.
+fn label(tab: &Tab, longest: usize) -> String {
+    let (sign, _) = mark(&tab.state);
+    let title = shortened(&tab.title.replace(sign, " "), longest);
+    let gap = if title.is_empty() { "" } else { " " };
+    format!(" {} {sign}{gap}{title} ", tab.number)
+}
+
+/// The last line: what the terminal in front does on the left, the budgets on the right, a warning in between.
+fn status(
+    view: &ViewModel,
+    front: Option<&Tab>,
+    prefix: &str,
+    armed: bool,
+    columns: usize,
+) -> Line<'static> {
+    let mut left = format!(" {}", shortened(&view.run, TITLE));
+    if let Some(tab) = front {
+        left = format!("{left} · {}", tab.state);
+        if let Some(wait) = &tab.wait {
+            left = format!("{left} ({})", shortened(wait, 60));
+        }
+    }
+    let mut facts = Vec::new();
+    if view.status.queue > 0 {
+        facts.push(format!("queue {}", view.status.queue));
+    }
+    if let Some((name, percent)) = &view.status.budget {
+        facts.push(format!("{} {percent}%", shortened(name, TITLE)));
+    }
+    facts.push(match view.status.daily_cap {
+        Some(cap) => format!("{}/{} today", tokens(view.status.tokens_today), tokens(cap)),
+        None => format!("{} tokens today", tokens(view.status.tokens_today)),
+    });
+    let hint = if armed {
+        format!("{prefix} …")
+    } else {
+        format!("{prefix} ?")
+    };
+    facts.push(hint);
+    // What matters less goes first when it gets narrow: the hint, then the tokens, then the queue.
+    let mut right = format!("{} ", facts.join(" · "));
+    while left.width() + right.width() > columns && facts.len() > 1 {
+        facts.pop();
+        right = format!("{} ", facts.join(" · "));
+    }
+    let left = shortened(&left, columns.saturating_sub(right.width() + 1));
+    let middle = columns.saturating_sub(left.width() + right.width());
+    let notice = view.status.notices.first().map_or(String::new(), |notice| {
+        shortened(&format!("  {notice}  "), middle)
+    });
+    let base = Style::new().fg(Color::White).bg(Color::DarkGray);
+    Line::from(vec![
+        Span::styled(left, base),
+        Span::styled(padded(&notice, middle), base.fg(Color::LightYellow).bold()),
+        Span::styled(shortened(&right, columns), base),
+    ])
+}
+
+/// A count of tokens in at most five characters: `950`, `12.3k`, `4.5M`.
+fn tokens(count: u64) -> String {
+    for (unit, name) in [(1_000_000_000, "G"), (1_000_000, "M"), (1_000, "k")] {
+        if count >= unit {
+            let tenths = count / (unit / 10);
+            return if tenths >= 1000 || tenths.is_multiple_of(10) {
+                format!("{}{name}", tenths / 10)
+            } else {
+                format!("{}.{}{name}", tenths / 10, tenths % 10)
+            };
+        }
+    }
+    count.to_string()
+}
+
+/// Text without control characters that takes at most `columns`; a cut is shown.
+fn shortened(text: &str, columns: usize) -> String {
+    let clean: String = text.chars().filter(|c| !c.is_control()).collect();
+    if clean.width() <= columns {
+        return clean;
+    }
+    let mut kept = String::new();
+    let mut width = 0;
+    for c in clean.chars() {
+        width += c.width().unwrap_or(0);
+        if width + 1 > columns {
+            break;
+        }
+        kept.push(c);
+    }
+    if columns > 0 {
+        kept.push('…');
+    }
+    kept
+}
+
+fn padded(text: &str, columns: usize) -> String {
+    let missing = columns.saturating_sub(text.width());
+    format!("{text}{}", " ".repeat(missing))
+}
+
+fn narrow(length: usize) -> u16 {
+    u16::try_from(length).unwrap_or(u16::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_are_short() {
+        for (count, expected) in [
+            (0, "0"),
+            (999, "999"),
+            (1000, "1k"),
+            (12_345, "12.3k"),
+            (123_456, "123k"),
+            (4_500_000, "4.5M"),
+            (200_000_000, "200M"),
+            (1_250_000_000, "1.2G"),
+        ] {
+            assert_eq!(tokens(count), expected);
+        }
+    }
+
+    #[test]
+    fn text_is_cut_by_columns_and_loses_its_control_characters() {
+        for (text, columns, expected) in [
+            ("abc", 3, "abc"),
+            ("abcd", 3, "ab…"),
+            ("漢字漢字", 5, "漢字…"),
+            ("漢字漢字", 4, "漢…"),
+            ("a\x1b[2Jb", 9, "a[2Jb"),
+            ("abc", 0, ""),
+        ] {
+            assert_eq!(shortened(text, columns), expected);
+        }
+    }
 }

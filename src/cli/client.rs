@@ -9,6 +9,7 @@ use crate::cli::context::Context;
 use crate::cli::failure::Failure;
 use crate::cli::failure::Kind;
 use crate::cli::failure::Outcome;
+use crate::cli::output;
 use crate::config::Resolved;
 use crate::kimi;
 use crate::kimi::FindError;
@@ -22,7 +23,7 @@ pub(crate) fn run(context: &Context, args: args::Client) -> Outcome {
         ));
         return Ok(());
     }
-    if !yes && !context.output.ask(&question(context)) {
+    if !yes && !output::ask(&question(context)) {
         return Err(Failure::new(Kind::Client, "nothing was installed")
             .hint("--yes installs without a question"));
     }
@@ -39,7 +40,7 @@ pub(crate) fn make_sure(context: &Context, settings: &Resolved, yes: bool) -> Ou
         Ok(_) => Ok(()),
         Err(error @ (FindError::None | FindError::Refused { .. })) => {
             context.output.note(error.to_string());
-            if yes || context.output.ask(&question(context)) {
+            if yes || output::ask(&question(context)) {
                 return install(context);
             }
             Err(Failure::from_error(Kind::Client, &error).hint(error.hint()))

@@ -5,9 +5,9 @@ use clap_complete::Shell;
 use crate::cli::args;
 use crate::cli::command;
 use crate::cli::failure::Outcome;
-use crate::cli::output::Output;
+use crate::cli::output;
 
-pub(crate) fn run(output: Output, args: args::Completions) -> Outcome {
+pub(crate) fn run(args: args::Completions) -> Outcome {
     let shell = match args.shell {
         args::Shell::Bash => Shell::Bash,
         args::Shell::Zsh => Shell::Zsh,
@@ -17,5 +17,5 @@ pub(crate) fn run(output: Output, args: args::Completions) -> Outcome {
     };
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut command(), "kimiq", &mut script);
-    Ok(output.raw(&script)?)
+    Ok(output::raw(&script)?)
 }

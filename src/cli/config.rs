@@ -8,6 +8,7 @@ use crate::cli::context::Context;
 use crate::cli::failure::Failure;
 use crate::cli::failure::Kind;
 use crate::cli::failure::Outcome;
+use crate::cli::output;
 use crate::cli::output::Look;
 use crate::config;
 
@@ -38,9 +39,7 @@ pub(crate) fn run(context: &Context, args: args::Config) -> Outcome {
         json: false,
         defaults: false,
     }) {
-        ConfigVerb::Show { defaults: true, .. } => {
-            Ok(context.output.raw(config::DEFAULTS.as_bytes())?)
-        }
+        ConfigVerb::Show { defaults: true, .. } => Ok(output::raw(config::DEFAULTS.as_bytes())?),
         ConfigVerb::Show { json, .. } => show(context, json),
         ConfigVerb::Path { json } => path(context, json),
         ConfigVerb::Check { json } => check(context, json),

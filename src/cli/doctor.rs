@@ -137,9 +137,8 @@ fn terminals() -> Finding {
 
 fn the_client(context: &Context) -> Finding {
     let what = "client";
-    let settings = match config::resolve(&context.paths, &context.env, &[]) {
-        Ok(settings) => settings,
-        Err(_) => return Finding::bad(what, "not looked for", "correct the settings first"),
+    let Ok(settings) = config::resolve(&context.paths, &context.env, &[]) else {
+        return Finding::bad(what, "not looked for", "correct the settings first");
     };
     let env = client::environment(context);
     let wanted = settings.text("client.command");

@@ -90,7 +90,7 @@ fn perform(cli: Cli, env: Environment, output: Output) -> Outcome {
         Verb::Config(args) => config::run(&context, args),
         Verb::Doctor(args) => doctor::run(&context, args),
         Verb::Client(args) => client::run(&context, args),
-        Verb::Completions(args) => completions::run(output, args),
+        Verb::Completions(args) => completions::run(args),
         Verb::Host(args) => host::run(&context, args),
         Verb::Man(args) => man::run(args),
         Verb::StatusLine => Ok(()),

@@ -56,14 +56,12 @@ impl Output {
     }
 
     /// A line of the result.
+    #[expect(
+        clippy::unused_self,
+        reason = "who prints must have been given the printer"
+    )]
     pub(crate) fn line(self, text: impl AsRef<str>) -> io::Result<()> {
-        self.raw(format!("{}\n", text.as_ref()).as_bytes())
-    }
-
-    /// Bytes of the result.
-    pub(crate) fn raw(self, bytes: &[u8]) -> io::Result<()> {
-        let mut out = io::stdout().lock();
-        out.write_all(bytes).and_then(|()| out.flush())
+        raw(format!("{}\n", text.as_ref()).as_bytes())
     }
 
     /// The result as JSON.
@@ -137,23 +135,29 @@ impl Output {
         }
         Ok(())
     }
+}
 
-    /// Asks a question that takes yes or no; the answer is no where nobody can be asked.
-    pub(crate) fn ask(self, question: &str) -> bool {
-        if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
-            return false;
-        }
-        let mut err = io::stderr().lock();
-        if write!(err, "{question} [y/N] ")
-            .and_then(|()| err.flush())
-            .is_err()
-        {
-            return false;
-        }
-        let mut answer = String::new();
-        io::stdin().read_line(&mut answer).is_ok()
-            && matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes")
+/// Writes bytes of the result.
+pub(crate) fn raw(bytes: &[u8]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(bytes).and_then(|()| out.flush())
+}
+
+/// Asks a question that takes yes or no; the answer is no where nobody can be asked.
+pub(crate) fn ask(question: &str) -> bool {
+    if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+        return false;
     }
+    let mut err = io::stderr().lock();
+    if write!(err, "{question} [y/N] ")
+        .and_then(|()| err.flush())
+        .is_err()
+    {
+        return false;
+    }
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer).is_ok()
+        && matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes")
 }
 
 fn dress(colour: bool, look: Look, text: &str) -> String {

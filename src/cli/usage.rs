@@ -27,7 +27,10 @@ pub(crate) fn run(context: &Context, args: args::Usage) -> Outcome {
         let host = context.host()?;
         let mut last = host.usage(args.days, by).await?;
         show(context.output, &last, args.json)?;
-        while args.watch {
+        if !args.watch {
+            return Ok(());
+        }
+        loop {
             tokio::time::sleep(PACE).await;
             let next = host.usage(args.days, by).await?;
             if next != last {
@@ -36,7 +39,6 @@ pub(crate) fn run(context: &Context, args: args::Usage) -> Outcome {
                 last = next;
             }
         }
-        Ok(())
     })
 }
 

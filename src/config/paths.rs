@@ -93,7 +93,9 @@ mod tests {
 
     #[test]
     fn one_variable_moves_everything_and_others_move_one() {
-        let env = Environment::from_iter([("KIMIQ_HOME", "/k"), ("KIMIQ_DATA_DIR", "/big")]);
+        let env = [("KIMIQ_HOME", "/k"), ("KIMIQ_DATA_DIR", "/big")]
+            .into_iter()
+            .collect::<Environment>();
         let paths = Paths::find(&env).unwrap();
         assert_eq!(paths.config_file, Path::new("/k/config.toml"));
         assert_eq!(paths.state, Path::new("/k/state"));

@@ -255,7 +255,8 @@ mod tests {
             std::env::temp_dir().join(format!("kimiq-config-{}-{number}", std::process::id()));
         fsx::create_private_dir(&folder).unwrap();
         let home = folder.to_str().unwrap().to_owned();
-        let paths = Paths::find(&Environment::from_iter([("KIMIQ_HOME", home)])).unwrap();
+        let paths =
+            Paths::find(&[("KIMIQ_HOME", home)].into_iter().collect::<Environment>()).unwrap();
         fsx::write_atomic(&paths.config_file, file.as_bytes(), fsx::PRIVATE).unwrap();
         (folder, paths)
     }
@@ -263,7 +264,7 @@ mod tests {
     #[track_caller]
     fn check(file: &str, env: &[(&str, &str)], flag: Option<&str>, expected: u64, origin: &str) {
         let (folder, paths) = sandbox(file);
-        let env = Environment::from_iter(env.iter().copied());
+        let env: Environment = env.iter().copied().collect();
         let flags: Vec<_> = flag
             .map(|pair| ("--set".to_owned(), pair.to_owned()))
             .into_iter()
@@ -308,7 +309,7 @@ mod tests {
     fn mistakes_name_their_place() {
         let (folder, paths) = sandbox("");
         let told = |env: &[(&str, &str)], flags: &[(&str, &str)]| {
-            let env = Environment::from_iter(env.iter().copied());
+            let env: Environment = env.iter().copied().collect();
             let flags: Vec<_> = flags
                 .iter()
                 .map(|(a, b)| ((*a).to_owned(), (*b).to_owned()))
@@ -330,7 +331,12 @@ mod tests {
     #[test]
     fn a_key_comes_from_a_variable_and_is_not_printed() {
         let (folder, paths) = sandbox("[keys]\n\"api.x\" = \"env:X_KEY\"\n");
-        let resolved = resolve(&paths, &Environment::from_iter([("X_KEY", "sk-1")]), &[]).unwrap();
+        let resolved = resolve(
+            &paths,
+            &[("X_KEY", "sk-1")].into_iter().collect::<Environment>(),
+            &[],
+        )
+        .unwrap();
         assert_eq!(resolved.keys()["api.x"].reveal(), "sk-1");
         assert!(!format!("{resolved:?}").contains("sk-1"));
         let error = resolve(&paths, &Environment::default(), &[])
@@ -343,7 +349,9 @@ mod tests {
     #[test]
     fn a_misspelled_variable_is_told() {
         let (folder, paths) = sandbox("");
-        let env = Environment::from_iter([("KIMIQ_LIMITS_WINDW", "1"), ("KIMIQ_HOME", "/x")]);
+        let env = [("KIMIQ_LIMITS_WINDW", "1"), ("KIMIQ_HOME", "/x")]
+            .into_iter()
+            .collect::<Environment>();
         let resolved = resolve(&paths, &env, &[]).unwrap();
         assert_eq!(resolved.warnings().len(), 1);
         assert!(

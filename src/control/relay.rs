@@ -55,7 +55,7 @@ impl Screen {
             return Err(ControlError::NoTerminal);
         }
         let screen = Self { restore };
-        screen.enter()?;
+        take_over()?;
         let before = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
             give_back(restore);
@@ -69,12 +69,6 @@ impl Screen {
         terminal::size().unwrap_or((80, 24))
     }
 
-    fn enter(&self) -> Result<(), ControlError> {
-        terminal::enable_raw_mode().map_err(|source| ControlError::Terminal { source })?;
-        TAKEN.store(true, Ordering::Release);
-        Ok(())
-    }
-
     fn leave(&self) {
         give_back(self.restore);
     }
@@ -84,6 +78,12 @@ impl Drop for Screen {
     fn drop(&mut self) {
         self.leave();
     }
+}
+
+fn take_over() -> Result<(), ControlError> {
+    terminal::enable_raw_mode().map_err(|source| ControlError::Terminal { source })?;
+    TAKEN.store(true, Ordering::Release);
+    Ok(())
 }
 
 /// Gives the terminal back once; further calls do nothing.
@@ -186,7 +186,7 @@ where
                     screen.leave();
                     suspend();
                     // SIGCONT brought us back.
-                    screen.enter()?;
+                    take_over()?;
                     let (columns, rows) = Screen::size();
                     frames::write_up(&mut writer, &Up::Resize(columns, rows)).await.map_err(broken)?;
                     Up::Afresh

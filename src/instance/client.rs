@@ -337,48 +337,48 @@ impl Prepared {
         })
     }
 
-    /// What the client's notifications mean.
-    pub(crate) fn phrases(&self) -> Phrases {
-        Phrases {
-            approval: APPROVAL.to_owned(),
-            question: QUESTION.to_owned(),
-            done: DONE.to_owned(),
-        }
-    }
-
-    /// How the client is asked to leave so that its session can be resumed.
-    pub(crate) fn ending(&self) -> Ending {
-        let mut stages: Vec<Stage> = (0..ending::INTERRUPTS)
-            .map(|count| Stage {
-                step: Step::Write(ending::INTERRUPT.to_vec()),
-                grace: if count + 1 == ending::INTERRUPTS {
-                    LEAVING
-                } else {
-                    BETWEEN
-                },
-            })
-            .collect();
-        let grace = Duration::from_secs(2);
-        stages.push(Stage {
-            step: Step::Hangup(Target::Everyone),
-            grace,
-        });
-        stages.push(Stage {
-            step: Step::Kill(Target::Everyone),
-            grace,
-        });
-        Ending { stages }
-    }
-
     /// What to type to go on with a session, if that is one.
     pub(crate) fn resume_command(&self, session: &str) -> Option<String> {
         ending::is_session(self.client.kind, session).then(|| ending::resume_command(session))
     }
+}
 
-    /// The session that the client named when it left.
-    pub(crate) fn session_in_farewell(&self, screen: &str) -> Option<String> {
-        ending::session_in_farewell(screen).map(ToOwned::to_owned)
+/// What the client's notifications mean.
+pub(crate) fn phrases() -> Phrases {
+    Phrases {
+        approval: APPROVAL.to_owned(),
+        question: QUESTION.to_owned(),
+        done: DONE.to_owned(),
     }
+}
+
+/// How the client is asked to leave so that its session can be resumed.
+pub(crate) fn ending() -> Ending {
+    let mut stages: Vec<Stage> = (0..ending::INTERRUPTS)
+        .map(|count| Stage {
+            step: Step::Write(ending::INTERRUPT.to_vec()),
+            grace: if count + 1 == ending::INTERRUPTS {
+                LEAVING
+            } else {
+                BETWEEN
+            },
+        })
+        .collect();
+    let grace = Duration::from_secs(2);
+    stages.push(Stage {
+        step: Step::Hangup(Target::Everyone),
+        grace,
+    });
+    stages.push(Stage {
+        step: Step::Kill(Target::Everyone),
+        grace,
+    });
+    Ending { stages }
+}
+
+/// The session that the client named when it left.
+pub(crate) fn session_in_farewell(screen: &str) -> Option<String> {
+    ending::session_in_farewell(screen).map(ToOwned::to_owned)
 }
 
 /// The footer command: this program's hidden verb.

@@ -39,7 +39,7 @@ use crate::terminal::Id;
 use crate::tui::Prefix;
 
 /// How long a host waits for its first run, and lives on after its last.
-const IDLE: Duration = Duration::from_secs(60);
+const IDLE: Duration = Duration::from_mins(1);
 
 /// The running host.
 pub(crate) struct Instance {
@@ -169,7 +169,7 @@ impl Instance {
             Some((run, number)) => (Some(run), number),
             None => (None, given),
         };
-        let number: u16 = number.parse().map_err(|_| {
+        let number: u16 = number.parse().map_err(|_no_number| {
             HostError::Invalid(format!("`{given}` names no terminal; write it as work:2"))
         })?;
         let run = self.find_run(run)?;

@@ -297,7 +297,7 @@ async fn until(wake: Option<Instant>) {
     match wake {
         // A wake in the past would spin; the supervisor's own steps are far coarser.
         Some(at) => {
-            tokio::time::sleep_until(at.max(Instant::now() + Duration::from_millis(1))).await
+            tokio::time::sleep_until(at.max(Instant::now() + Duration::from_millis(1))).await;
         }
         None => std::future::pending().await,
     }

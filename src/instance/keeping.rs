@@ -30,7 +30,7 @@ pub(crate) fn restore(gate: &Gate, state: &Path) -> Result<(), InstanceError> {
     match serde_json::from_slice::<Saved>(&bytes) {
         Ok(saved) => gate.restore(saved),
         Err(error) => {
-            tracing::warn!(%error, path = %path.display(), "what was learned before is not readable")
+            tracing::warn!(%error, path = %path.display(), "what was learned before is not readable");
         }
     }
     Ok(())

@@ -155,7 +155,7 @@ struct Built {
     over: CancellationToken,
     simulator: Option<Simulator>,
     state: PathBuf,
-    runs_terminals: bool,
+    role: Role,
 }
 
 async fn build(setup: &Setup, role: Role) -> Result<Built, InstanceError> {
@@ -167,144 +167,58 @@ async fn build(setup: &Setup, role: Role) -> Result<Built, InstanceError> {
         ..
     } = setup;
     let state = paths.instance_state(name);
-    let system = |what| move |source| InstanceError::System { what, source };
-    let runs_terminals = role != Role::Proxy;
-
-    let registry = Registry::new(paths.instances());
-    let claim = claim(&registry, name, role).await?;
-    if runs_terminals && !terminal::become_subreaper() {
-        tracing::debug!("this system lets orphans go; process groups are ended instead");
-    }
-    let left = terminal::end_marked(&slot::host_mark(&paths.state, name), LAST_GRACE).await;
-    if !left.is_empty() {
-        tracing::warn!(processes = ?left, "ended what a killed host left running");
-    }
-    let notices = put_back(&state);
-
-    let zone = options::zone(settings);
-    let ledger_file = options::ledger_file(settings, paths, name, *demo);
-    let ledger = Ledger::open(ledger_file, zone, clock::wall)?;
-    let gate = Gate::new(options::limits(settings, zone), clock::wall);
-    keeping::restore(&gate, &state)?;
-    let (day, today) = ledger.today();
-    gate.restore_day(day, today.tokens.total());
-
+    let claim = claim(&Registry::new(paths.instances()), name, role).await?;
+    let notices = put_in_order(setup, &state, role).await;
     let tracker = TaskTracker::new();
     let simulator = if *demo {
-        let started = Simulator::start(demo_options(&state), &tracker).await;
-        Some(started.map_err(|source| InstanceError::Listen { port: 0, source })?)
+        Some(simulate(&state, &tracker).await?)
     } else {
         None
     };
-    let demo_home = match &simulator {
-        Some(simulator) => Some(prepare_demo(&state, &simulator.base_url())?),
-        None => None,
-    };
-
-    let proxy = Arc::new(Proxy {
-        options: options::proxy(settings),
-        keys: Keys::default(),
-        routes: Routes::default(),
-        board: Board::default(),
-        gate: gate.clone(),
-        estimator: Estimator::new(options::chars_per_token(settings)),
-        ledger: ledger.clone(),
-        client: upstream::Client::new(options::connections(settings))
-            .map_err(system("trusted certificates"))?,
-        wall: clock::wall,
-    });
-    let plain = match &simulator {
-        Some(simulator) => simulator.base_url(),
-        None => settings
-            .text("proxy.upstream")
-            .unwrap_or_default()
-            .to_owned(),
-    };
+    let simulated = simulator
+        .as_ref()
+        .map(|simulator| format!("http://{}", simulator.addr()));
+    let demo_home = simulated
+        .as_ref()
+        .map(|url| prepare_demo(&state, url))
+        .transpose()?;
+    let zone = options::zone(settings);
+    let proxy = Arc::new(assemble(setup, &state, zone)?);
+    let plain = simulated
+        .or_else(|| settings.text("proxy.upstream").map(ToOwned::to_owned))
+        .unwrap_or_default();
     if role == Role::Proxy {
         proxy
             .routes
             .set_default(options::upstream(settings, report::DEFAULT_ROUTE, &plain)?);
     }
-
-    let wanted = settings.count(if runs_terminals {
-        "host.port"
-    } else {
-        "proxy.port"
-    });
-    let wanted = wanted
-        .and_then(|port| u16::try_from(port).ok())
-        .unwrap_or(0);
-    let listen = |source| InstanceError::Listen {
-        port: wanted,
+    let (listener, port) = listen(settings, role).await?;
+    let token = token().map_err(|source| InstanceError::System {
+        what: "randomness",
         source,
-    };
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, wanted))
-        .await
-        .map_err(listen)?;
-    let port = listener.local_addr().map_err(listen)?.port();
-
-    let token = token().map_err(system("randomness"))?;
-    let started = report::now();
+    })?;
+    let entry = Entry::of_this_process(name, port, token, report::now());
     let instance = Arc::new(Instance::new(Parts {
         name: name.clone(),
         demo: *demo,
         state: paths.state.clone(),
-        started: started.clone(),
+        started: entry.started.clone(),
         port,
         settings: settings.clone(),
         zone,
         prefix: options::prefix(settings),
-        proxy: Arc::clone(&proxy),
+        proxy,
         clients: Clients::new(paths.data.clone(), state.clone(), port, demo_home),
         plain,
-        tracker: tracker.clone(),
+        tracker,
     }));
     for notice in notices {
         instance.notice(notice);
     }
-
     let closed = CancellationToken::new();
     let over = CancellationToken::new();
-    let aside = aside(Server::new(
-        Arc::new(Handle(Arc::clone(&instance))),
-        &token,
-        tracker.clone(),
-    ));
-    tracker.spawn(proxy::serve(
-        listener,
-        proxy,
-        aside,
-        tracker.clone(),
-        closed.clone(),
-    ));
-    tracker.spawn(gate.clone().drive());
-    tracker.spawn(ledger.drive());
-    tracker.spawn(
-        over.clone()
-            .run_until_cancelled_owned(keeping::keep(gate.clone(), state.clone())),
-    );
-    tracker.spawn(
-        over.clone()
-            .run_until_cancelled_owned(keeping::log_stats(gate)),
-    );
-    tracker.spawn(
-        over.clone()
-            .run_until_cancelled_owned(signals(Arc::clone(&instance))?),
-    );
-    if runs_terminals {
-        tracker.spawn(
-            over.clone()
-                .run_until_cancelled_owned(terminal::reap_strangers()),
-        );
-    }
-    if role == Role::Background {
-        tracker.spawn(
-            over.clone()
-                .run_until_cancelled_owned(Arc::clone(&instance).end_when_unused()),
-        );
-    }
-
-    let entry = Entry::of_this_process(name, port, token, started);
+    open(&instance, listener, &entry.token, &closed);
+    tend(&instance, &state, role, &over)?;
     claim
         .publish(&entry)
         .map_err(|source| InstanceError::State {
@@ -319,8 +233,135 @@ async fn build(setup: &Setup, role: Role) -> Result<Built, InstanceError> {
         over,
         simulator,
         state,
-        runs_terminals,
+        role,
     })
+}
+
+/// Ends what a killed host left running and undoes what it left edited. Returns what the user should know.
+async fn put_in_order(setup: &Setup, state: &Path, role: Role) -> Vec<String> {
+    if role == Role::Proxy {
+        return Vec::new();
+    }
+    if !terminal::become_subreaper() {
+        tracing::debug!("this system lets orphans go; process groups are ended instead");
+    }
+    let mark = slot::host_mark(&setup.paths.state, &setup.name);
+    let left = terminal::end_marked(&mark, LAST_GRACE).await;
+    if !left.is_empty() {
+        tracing::warn!(processes = ?left, "ended what a killed host left running");
+    }
+    put_back(state)
+}
+
+async fn simulate(state: &Path, tracker: &TaskTracker) -> Result<Simulator, InstanceError> {
+    let options = simulator::Options {
+        truth: Some(state.join("truth.jsonl")),
+        ..simulator::Options::default()
+    };
+    Simulator::start(options, tracker)
+        .await
+        .map_err(|source| InstanceError::Listen { port: 0, source })
+}
+
+/// Ledger, limiter and proxy, with what earlier hosts knew.
+fn assemble(setup: &Setup, state: &Path, zone: chrono_tz::Tz) -> Result<Proxy, InstanceError> {
+    let Setup {
+        name,
+        demo,
+        paths,
+        settings,
+        ..
+    } = setup;
+    let ledger = Ledger::open(
+        options::ledger_file(settings, paths, name, *demo),
+        zone,
+        clock::wall,
+    )?;
+    let gate = Gate::new(options::limits(settings, zone), clock::wall);
+    keeping::restore(&gate, state)?;
+    let (day, today) = ledger.today();
+    gate.restore_day(day, today.tokens.total());
+    let client = upstream::Client::new(options::connections(settings)).map_err(|source| {
+        InstanceError::System {
+            what: "trusted certificates",
+            source,
+        }
+    })?;
+    Ok(Proxy {
+        options: options::proxy(settings),
+        keys: Keys::default(),
+        routes: Routes::default(),
+        board: Board::default(),
+        gate,
+        estimator: Estimator::new(options::chars_per_token(settings)),
+        ledger,
+        client,
+        wall: clock::wall,
+    })
+}
+
+async fn listen(settings: &Resolved, role: Role) -> Result<(TcpListener, u16), InstanceError> {
+    let key = if role == Role::Proxy {
+        "proxy.port"
+    } else {
+        "host.port"
+    };
+    let port = settings
+        .count(key)
+        .and_then(|port| u16::try_from(port).ok())
+        .unwrap_or(0);
+    let failed = |source| InstanceError::Listen { port, source };
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
+        .await
+        .map_err(failed)?;
+    let port = listener.local_addr().map_err(failed)?.port();
+    Ok((listener, port))
+}
+
+/// Serves the port.
+fn open(instance: &Arc<Instance>, listener: TcpListener, token: &str, closed: &CancellationToken) {
+    let tracker = &instance.tracker;
+    let server = Server::new(
+        Arc::new(Handle(Arc::clone(instance))),
+        token,
+        tracker.clone(),
+    );
+    let proxy = Arc::clone(&instance.proxy);
+    tracker.spawn(proxy::serve(
+        listener,
+        proxy,
+        aside(server),
+        tracker.clone(),
+        closed.clone(),
+    ));
+    tracker.spawn(instance.proxy.gate.clone().drive());
+    tracker.spawn(instance.proxy.ledger.clone().drive());
+}
+
+/// Starts what goes on beside the requests until `over`.
+fn tend(
+    instance: &Arc<Instance>,
+    state: &Path,
+    role: Role,
+    over: &CancellationToken,
+) -> Result<(), InstanceError> {
+    let gate = &instance.proxy.gate;
+    let mut tasks: Vec<Pin<Box<dyn Future<Output = ()> + Send>>> = vec![
+        Box::pin(keeping::keep(gate.clone(), state.to_path_buf())),
+        Box::pin(keeping::log_stats(gate.clone())),
+        Box::pin(signals(Arc::clone(instance))?),
+    ];
+    if role != Role::Proxy {
+        tasks.push(Box::pin(terminal::reap_strangers()));
+    }
+    if role == Role::Background {
+        tasks.push(Box::pin(Arc::clone(instance).end_when_unused()));
+    }
+    for task in tasks {
+        let task = over.clone().run_until_cancelled_owned(task);
+        instance.tracker.spawn(task);
+    }
+    Ok(())
 }
 
 async fn claim(registry: &Registry, name: &str, role: Role) -> Result<Claim, InstanceError> {
@@ -363,13 +404,6 @@ fn put_back(state: &Path) -> Vec<String> {
     }
 }
 
-fn demo_options(state: &Path) -> simulator::Options {
-    simulator::Options {
-        truth: Some(state.join("truth.jsonl")),
-        ..simulator::Options::default()
-    }
-}
-
 fn prepare_demo(state: &Path, base_url: &str) -> Result<kimi::Demo, InstanceError> {
     let folder = state.join("demo");
     let now = clock::wall().timestamp_millis();
@@ -383,7 +417,12 @@ fn prepare_demo(state: &Path, base_url: &str) -> Result<kimi::Demo, InstanceErro
 fn token() -> std::io::Result<String> {
     let mut bytes = [0; 24];
     getrandom::fill(&mut bytes).map_err(std::io::Error::other)?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    let digit = |half: u8| char::from(b"0123456789abcdef"[usize::from(half)]);
+    Ok(bytes
+        .iter()
+        .flat_map(|byte| [byte >> 4, byte & 15])
+        .map(digit)
+        .collect())
 }
 
 fn aside(server: Server) -> AsideHandler {
@@ -449,7 +488,7 @@ async fn tear_down(built: Built) {
         over,
         simulator,
         state,
-        runs_terminals,
+        role,
     } = built;
     // 4. The port, and connections once their answer is out.
     closed.cancel();
@@ -464,10 +503,7 @@ async fn tear_down(built: Built) {
         () = tokio::time::sleep(WIND_DOWN) => tracing::warn!("some tasks did not end in time"),
     }
     // 5. To disk.
-    let (gate, ledger) = (
-        instance.proxy.gate.clone(),
-        instance.proxy.ledger.clone(),
-    );
+    let (gate, ledger) = (instance.proxy.gate.clone(), instance.proxy.ledger.clone());
     let saved = tokio::task::spawn_blocking(move || {
         if let Err(error) = keeping::write(&gate, &state) {
             tracing::error!(%error, "the limits could not be saved");
@@ -480,7 +516,7 @@ async fn tear_down(built: Built) {
         tracing::error!("the last write failed");
     }
     // 6. Whatever process is left.
-    if runs_terminals {
+    if role != Role::Proxy {
         terminal::end_everything(LAST_GRACE).await;
     }
     // 7. The registry.

@@ -29,6 +29,7 @@ use crate::tui::Tab;
 use crate::tui::ViewModel;
 use crate::upstream::Upstream;
 use crate::usage::By;
+use crate::usage::Total;
 
 /// Name of the upstream that paths without a route go to.
 pub(crate) const DEFAULT_ROUTE: &str = "default";
@@ -188,35 +189,34 @@ fn short(tokens: u64) -> String {
 /// Totals.
 pub(crate) fn usage(host: &Instance, days: u16, by: UsageBy) -> UsageReport {
     let (date, today) = host.proxy.ledger.today();
-    let column = match by {
-        UsageBy::Terminal => By::Terminal,
-        UsageBy::Model => By::Model,
-        UsageBy::Day => By::Day,
+    let columns: &[By] = match by {
+        UsageBy::Terminal => &[By::Day, By::Source, By::Terminal],
+        UsageBy::Model => &[By::Day, By::Model],
+        UsageBy::Day => &[By::Day],
     };
-    let columns: &[By] = if by == UsageBy::Day {
-        &[By::Day]
-    } else {
-        &[By::Day, column]
+    let row = |total: Total| {
+        let day = total.day.map(|day| day.to_string()).unwrap_or_default();
+        let terminal = total.terminal.unwrap_or_default();
+        let key = match (by, total.source.as_deref()) {
+            (UsageBy::Model, _) => total.model.unwrap_or_default(),
+            (UsageBy::Day, _) => day.clone(),
+            (UsageBy::Terminal, None | Some("")) => terminal,
+            (UsageBy::Terminal, Some(run)) if terminal.is_empty() => run.to_owned(),
+            (UsageBy::Terminal, Some(run)) => format!("{run}:{terminal}"),
+        };
+        UsageRow {
+            day,
+            key,
+            requests: total.requests,
+            tokens: total.tokens,
+        }
     };
     let rows = host
         .proxy
         .ledger
         .totals(u32::from(days), columns)
         .into_iter()
-        .map(|total| {
-            let day = total.day.map(|day| day.to_string()).unwrap_or_default();
-            let key = match by {
-                UsageBy::Terminal => total.terminal.unwrap_or_default(),
-                UsageBy::Model => total.model.unwrap_or_default(),
-                UsageBy::Day => day.clone(),
-            };
-            UsageRow {
-                day,
-                key,
-                requests: total.requests,
-                tokens: total.tokens,
-            }
-        })
+        .map(row)
         .collect();
     let snapshot = host.proxy.gate.snapshot();
     let total = today.tokens.total();
@@ -327,9 +327,19 @@ async fn reach(host: &Arc<Instance>) -> Vec<UpstreamInfo> {
 
 async fn reach_one(upstream: &Upstream) -> UpstreamInfo {
     let host = upstream.host();
-    let named = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-    let usual = if upstream.base().starts_with("https:") { 443 } else { 80 };
-    let address = if named { host.to_owned() } else { format!("{host}:{usual}") };
+    let named = host
+        .rsplit_once(':')
+        .is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+    let usual = if upstream.base().starts_with("https:") {
+        443
+    } else {
+        80
+    };
+    let address = if named {
+        host.to_owned()
+    } else {
+        format!("{host}:{usual}")
+    };
     let error = match tokio::time::timeout(PROBE, tokio::net::TcpStream::connect(address)).await {
         Ok(Ok(_)) => None,
         Ok(Err(error)) => Some(error.to_string()),

@@ -18,6 +18,7 @@ use crate::control::HostError;
 use crate::control::Program;
 use crate::control::Resume;
 use crate::control::StartRun;
+use crate::instance::client;
 use crate::instance::client::Prepared;
 use crate::instance::host::Instance;
 use crate::instance::keeper;
@@ -208,7 +209,7 @@ impl Run {
             // What the client said last is nearer than what its requests said.
             let said = slot
                 .terminal()
-                .and_then(|terminal| prepared.session_in_farewell(&terminal.screen().text()));
+                .and_then(|terminal| client::session_in_farewell(&terminal.screen().text()));
             let session = said.or_else(|| slot.live.lock().session.clone())?;
             let command = prepared.resume_command(&session)?;
             Some(Resume {
@@ -251,13 +252,13 @@ impl Run {
     pub(crate) fn phrases(&self) -> Phrases {
         self.prepared
             .as_ref()
-            .map(|prepared| prepared.phrases())
+            .map(|_| client::phrases())
             .unwrap_or_default()
     }
 
     pub(crate) fn ending(&self) -> Ending {
         match &self.prepared {
-            Some(prepared) => prepared.ending(),
+            Some(_) => client::ending(),
             None => Ending::polite(b"", Duration::ZERO),
         }
     }

@@ -290,7 +290,7 @@ async fn picture_changed(picture: &mut Option<(Id, watch::Receiver<u64>)>) {
     {
         return;
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 async fn sleep_until(at: Option<Instant>) {

@@ -133,7 +133,7 @@ pub fn carry_back(
     if !merge::same(again.as_item(), user.as_item()) {
         return Err(DocumentError::Unmergeable);
     }
-    Ok(Some(text))
+    Ok(Some(with_line_ends_of(user_now, text)))
 }
 
 /// A redirected text without our addresses; `user` is the text before, which tells what stood in their place.
@@ -147,7 +147,16 @@ pub fn strip(text: &str, user: &str) -> Result<String, DocumentError> {
         &mut document,
         &parse(user, "client's configuration as it was")?,
     );
-    Ok(document.to_string())
+    Ok(with_line_ends_of(text, document.to_string()))
+}
+
+/// `text` with the line ends of a `model`; the TOML writer knows only one kind.
+pub(super) fn with_line_ends_of(model: &str, text: String) -> String {
+    if model.contains("\r\n") {
+        text.replace("\r\n", "\n").replace('\n', "\r\n")
+    } else {
+        text
+    }
 }
 
 /// Two texts that mean the same to the client.

@@ -163,6 +163,19 @@ fn a_model_choice_that_re_emits_the_whole_file_is_carried_back_as_one_line() {
 }
 
 #[test]
+fn line_ends_stay_as_they_are() {
+    let user = USER.replace('\n', "\r\n");
+    let before = redirect(&user, &none(), PROXY).unwrap().text;
+    let after = before.replace("\"m\"", "\"other\"");
+    let carried = carry_back(&before, &after, &user).unwrap().unwrap();
+    assert_eq!(carried, user.replace("\"m\"", "\"other\""));
+    assert_eq!(
+        strip(&before.replace("\r\n", "\n").replace('\n', "\r\n"), &user).unwrap(),
+        user
+    );
+}
+
+#[test]
 fn nothing_of_ours_is_carried_back() {
     assert_eq!(carried(str::to_owned, USER), None);
     // A crash between our two writes leaves a new alias that only the overlay knows, with our address.
@@ -231,4 +244,58 @@ fn a_declared_managed_model_is_carried_back_once_it_is_chosen() {
             && !carried.contains("highspeed")
             && !carried.contains("127.0.0.1")
     );
+}
+
+proptest::proptest! {
+    /// Whatever names, types, addresses and layouts there are: the way back leads to where we came from, every alias that can
+    /// be led is led, and no provider's own address is touched.
+    #[test]
+    fn strip_is_the_way_back(
+        providers in proptest::collection::btree_map(".{1,12}", (0..5_usize, proptest::option::of("https://[a-z]{1,5}(/v1)?/?")), 0..4),
+        aliases in proptest::collection::btree_map(".{1,12}", (0..4_usize, proptest::option::of("https://[a-z]{1,5}(/v1)?")), 0..5),
+        inline in proptest::bool::ANY,
+        managed in proptest::bool::ANY,
+    ) {
+        const TYPES: [&str; 5] = ["kimi", "openai", "openai_responses", "anthropic", "vertexai"];
+        let mut document = DocumentMut::new();
+        let mut names: Vec<String> = providers.keys().cloned().collect();
+        names.extend(managed.then(|| MANAGED_PROVIDER.to_owned()));
+        let mut section = |section: &str, name: &str, fields: Vec<(&str, String)>| {
+            let mut table = Table::new();
+            for (key, text) in fields {
+                table.insert(key, value(text));
+            }
+            let item = if inline { value(table.into_inline_table()) } else { Item::Table(table) };
+            let all = document.entry(section).or_insert_with(|| Item::Table(Table::new()));
+            all.as_table_mut().unwrap().insert(name, item);
+        };
+        for name in &names {
+            let (kind, base) = providers.get(name).cloned().unwrap_or_default();
+            let mut fields = vec![("type", TYPES[kind].to_owned())];
+            fields.extend(base.map(|base| ("base_url", base)));
+            section("providers", name, fields);
+        }
+        for (alias, (at, base)) in &aliases {
+            let mut fields = vec![("model", "x".to_owned())];
+            fields.extend(names.get(*at).map(|name| ("provider", name.clone())));
+            fields.extend(base.clone().map(|base| ("base_url", base)));
+            section("models", alias, fields);
+        }
+        let text = document.to_string();
+        let found = redirect(&text, &none(), PROXY).unwrap();
+        let led: DocumentMut = found.text.parse().unwrap();
+        proptest::prop_assert!(same_meaning(&strip(&found.text, &text).unwrap(), &text).unwrap(), "{}", found.text);
+        proptest::prop_assert_eq!(carry_back(&found.text, &found.text.replace("4711", "4712"), &text).unwrap(), None);
+        let direct: usize = found.warnings.len();
+        proptest::prop_assert_eq!(unled(&found.text).unwrap().len(), direct);
+        for name in &names {
+            let address = led["providers"][name.as_str()].get("base_url").and_then(Item::as_str);
+            let own = providers.get(name).and_then(|(_, base)| base.as_deref());
+            proptest::prop_assert_eq!(address, own);
+        }
+        let mut routes: Vec<&String> = found.routes.iter().map(|route| &route.name).collect();
+        routes.sort();
+        routes.dedup();
+        proptest::prop_assert_eq!(routes.len(), found.routes.len());
+    }
 }

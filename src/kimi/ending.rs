@@ -106,4 +106,16 @@ mod tests {
         assert!(!is_session(Kind::KimiCode, "session_x"));
         assert_eq!(session_in_farewell("nothing"), None);
     }
+
+    #[test]
+    fn the_list_of_sessions_is_read() {
+        let printed =
+            r#"[{"id":"session_1","title":null,"lastPrompt":"x","workDir":"/w","updatedAt":1}]"#;
+        let found = sessions(printed).unwrap();
+        assert_eq!(
+            (found[0].id.as_str(), found[0].work_dir.as_deref()),
+            ("session_1", Some("/w".as_ref()))
+        );
+        assert!(sessions("[]").unwrap().is_empty());
+    }
 }

@@ -39,7 +39,7 @@ const FILES: [&str; 2] = ["device_id", "session_index.jsonl"];
 const OWN: [&str; 4] = ["config.toml", "tui.toml", "workspaces.json", MARKER];
 
 /// What kimiq writes in one of the two homes.
-const SWEPT: [&str; 8] = [
+const SWEPT: [&str; 10] = [
     "config.toml",
     "tui.toml",
     "device_id",
@@ -48,6 +48,8 @@ const SWEPT: [&str; 8] = [
     ".kimiq-base.toml",
     ".kimiq-base-tui.toml",
     ".kimiq-owner",
+    ".kimiq-real-home",
+    ".kimiq-status-command",
 ];
 
 /// Keeps the client from offering to migrate from kimi-cli for each new home; its content is not read.
@@ -183,7 +185,8 @@ fn make_link(target: &Path, at: &Path) -> io::Result<()> {
     }
 }
 
-#[cfg(all(test, unix))]
+#[cfg(unix)]
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::kimi::scratch::Scratch;

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use crate::kimi::identify::{self, Identity};
 use crate::kimi::install;
+use crate::kimi::overlay;
 
 /// An environment as a value.
 pub type Environment = BTreeMap<OsString, OsString>;
@@ -67,6 +68,14 @@ pub enum FindError {
         /// The start of what it printed.
         said: String,
     },
+    /// Kimi Code is there, but not the node it needs.
+    #[error("{program} needs node 22.19 or later (node --version says {said:?})")]
+    OldNode {
+        /// Where it is.
+        program: PathBuf,
+        /// What node printed, or why it could not be run.
+        said: String,
+    },
     /// The environment names no home folder.
     #[error("HOME is not set, so the client's configuration cannot be found")]
     NoHome,
@@ -76,7 +85,7 @@ impl FindError {
     /// What to do about it.
     pub fn hint(&self) -> &'static str {
         match self {
-            Self::None | Self::Refused { .. } => {
+            Self::None | Self::Refused { .. } | Self::OldNode { .. } => {
                 "run `kimiq client install` to get Kimi Code for kimiq alone, or name yours with --kimi \"COMMAND ARGS\""
             }
             Self::NoProgram(_) | Self::Quote(_) => "check the command given with --kimi",
@@ -130,7 +139,8 @@ impl Client {
             Kind::KimiCli => ("KIMI_SHARE_DIR", ".kimi"),
         };
         if let Some(named) = set(env, variable) {
-            return Ok(PathBuf::from(named));
+            // Inside one of our own terminals the variable names the overlay.
+            return Ok(overlay::real_home(Path::new(named)).unwrap_or_else(|| PathBuf::from(named)));
         }
         let home = set(env, "HOME")
             .or_else(|| set(env, "USERPROFILE"))
@@ -150,6 +160,12 @@ async fn usable(program: &Path, args: Vec<String>, env: &Environment) -> Result<
             return Err(FindError::Refused {
                 program: program.to_path_buf(),
                 version,
+            });
+        }
+        Identity::OldNode(said) => {
+            return Err(FindError::OldNode {
+                program: program.to_path_buf(),
+                said,
             });
         }
         Identity::Stranger(said) => {
@@ -205,7 +221,8 @@ pub(super) fn is_program(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|found| found.is_file())
 }
 
-#[cfg(all(test, unix))]
+#[cfg(unix)]
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::kimi::scratch::Scratch;
@@ -318,6 +335,28 @@ mod tests {
             if let Ok(client) = found {
                 assert_eq!(client.args.last().unwrap(), "one");
             }
+        }
+    }
+
+    #[tokio::test]
+    async fn an_old_node_is_told_before_a_terminal_fails_on_it() {
+        let scratch = Scratch::new();
+        scratch.file(
+            "pkg/package.json",
+            r#"{"name":"@moonshot-ai/kimi-code","version":"2.1.0"}"#,
+        );
+        scratch.program("pkg/main.mjs", "#!/usr/bin/env node\n");
+        scratch.link("pkg/main.mjs", "bin/kimi");
+        let env = env(&scratch.path().join("bin"));
+        for (says, good) in [
+            ("v22.19.0", true),
+            ("v24.1.0", true),
+            ("v20.20.2", false),
+            ("v22.9.0", false),
+        ] {
+            scratch.program("bin/node", &format!("#!/bin/sh\necho {says}\n"));
+            let found = find(None, &env, scratch.path()).await;
+            assert_eq!(found.is_ok(), good, "{says}: {found:?}");
         }
     }
 

@@ -22,10 +22,15 @@ pub(super) enum Identity {
     KimiCli(String),
     Refused(String),
     Stranger(String),
+    /// Kimi Code whose node is missing or too old; what `node --version` said.
+    OldNode(String),
 }
 
 /// The first kimi-cli that refuses to work.
 const REFUSES_FROM: (u32, u32) = (1, 52);
+
+/// The oldest node that runs Kimi Code 2.1.0, by its package.
+const NODE_NEEDED: (u32, u32) = (22, 19);
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -45,15 +50,42 @@ pub(super) async fn identify(
     if args.is_empty()
         && let Some(found) = by_files(program)
     {
-        return found;
+        return with_its_node(found, program, path_first, env).await;
     }
     by_version(&ask(program, args, path_first, env).await)
 }
 
+/// A script of node's is only as good as the node that `PATH` has for it.
+async fn with_its_node(
+    found: Identity,
+    program: &Path,
+    path_first: Option<&Path>,
+    env: &Environment,
+) -> Identity {
+    let of_node = head(program).is_some_and(|head| {
+        head.lines()
+            .next()
+            .is_some_and(|first| first.starts_with("#!") && first.contains("node"))
+    });
+    if !of_node || !matches!(found, Identity::KimiCode(_)) {
+        return found;
+    }
+    let said = ask(Path::new("node"), &[], path_first, env).await;
+    let said = said.trim();
+    if said
+        .strip_prefix('v')
+        .is_some_and(|version| numbers(version) >= NODE_NEEDED)
+    {
+        found
+    } else {
+        Identity::OldNode(said.to_owned())
+    }
+}
+
 fn by_files(program: &Path) -> Option<Identity> {
     let real = fs::canonicalize(program).ok()?;
-    if let Some(version) = npm_package(&real) {
-        return Some(Identity::KimiCode(version));
+    if let Some(found) = npm_package(&real) {
+        return Some(found);
     }
     let head = head(&real)?;
     let first = head.lines().next()?.strip_prefix("#!")?.trim();
@@ -64,24 +96,21 @@ fn by_files(program: &Path) -> Option<Identity> {
     [program, &real, interpreter]
         .into_iter()
         .filter_map(|path| path.parent()?.parent())
-        .find_map(|prefix| python_package(prefix))
+        .find_map(python_package)
         .map(cli)
 }
 
-/// The version in the `package.json` above a script, if that is Kimi Code's.
-fn npm_package(script: &Path) -> Option<Option<String>> {
+/// Kimi Code, if the `package.json` above a script says so.
+fn npm_package(script: &Path) -> Option<Identity> {
     let text = script
         .ancestors()
         .skip(1)
         .take(PARENTS)
         .find_map(|folder| fs::read_to_string(folder.join("package.json")).ok())?;
     let package: serde_json::Value = serde_json::from_str(&text).ok()?;
-    (package.get("name")?.as_str()? == "@moonshot-ai/kimi-code").then(|| {
-        package
-            .get("version")
-            .and_then(|version| version.as_str())
-            .map(str::to_owned)
-    })
+    let field = |name: &str| package.get(name).and_then(|value| value.as_str());
+    (field("name")? == "@moonshot-ai/kimi-code")
+        .then(|| Identity::KimiCode(field("version").map(str::to_owned)))
 }
 
 fn head(path: &Path) -> Option<String> {
@@ -121,15 +150,17 @@ fn entries(folder: &Path) -> Vec<PathBuf> {
 }
 
 fn cli(version: String) -> Identity {
-    let mut numbers = version
-        .split('.')
-        .map(|part| part.parse::<u32>().unwrap_or(0));
-    let found = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    if found >= REFUSES_FROM {
+    if numbers(&version) >= REFUSES_FROM {
         Identity::Refused(version)
     } else {
         Identity::KimiCli(version)
     }
+}
+
+/// Major and minor; what is no number counts as 0.
+fn numbers(version: &str) -> (u32, u32) {
+    let mut parts = version.split('.').map(|part| part.parse().unwrap_or(0));
+    (parts.next().unwrap_or(0), parts.next().unwrap_or(0))
 }
 
 async fn ask(

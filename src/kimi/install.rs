@@ -250,7 +250,8 @@ fn failure(said: &[String]) -> InstallError {
     }
 }
 
-#[cfg(all(test, unix))]
+#[cfg(unix)]
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::kimi::scratch::Scratch;

@@ -53,7 +53,8 @@ fn alive(_pid: i32) -> bool {
     true
 }
 
-#[cfg(all(test, unix))]
+#[cfg(unix)]
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::kimi::scratch::Scratch;

@@ -11,7 +11,8 @@
 //!   rewrite can be undone from its synced journal, and what a user changed inside a terminal is carried back without our
 //!   addresses.
 //! - Where both the terminal and the user's file changed the same key, the user's file wins.
-//! - kimi-cli 1.52, which installs software when it is run without arguments, is never started.
+//! - kimi-cli 1.52, which installs software when it is run without arguments, is never started in a terminal; a program whose
+//!   files do not tell what it is gets one `--version` and nothing else.
 //! - A provider's own `base_url` is never edited: Kimi Code 2.1.0 undoes that for its open platforms and loses the login of
 //!   its managed plan (measured).
 //!
@@ -28,7 +29,8 @@ mod entries;
 mod home;
 mod identify;
 mod install;
-#[cfg(all(test, unix))]
+#[cfg(unix)]
+#[cfg(test)]
 mod kill_tests;
 pub mod launch;
 mod leftovers;
@@ -36,7 +38,8 @@ pub mod legacy;
 mod merge;
 mod overlay;
 mod rewrite;
-#[cfg(all(test, unix))]
+#[cfg(unix)]
+#[cfg(test)]
 mod scratch;
 mod tui_file;
 mod upstream;

@@ -89,6 +89,7 @@ pub enum OverlayError {
 const BASE: &str = ".kimiq-base.toml";
 const BASE_TUI: &str = ".kimiq-base-tui.toml";
 const OWNER: &str = ".kimiq-owner";
+const REAL: &str = ".kimiq-real-home";
 const STATUS: &str = ".kimiq-status-command";
 const UNREADABLE: &str = ".kimiq-unreadable.toml";
 const LOCK: &str = ".kimiq.lock";
@@ -106,6 +107,12 @@ pub fn user_status_command(root: &Path) -> io::Result<Option<String>> {
     Ok(note
         .and_then(|bytes| String::from_utf8(bytes).ok())
         .filter(|command| !command.is_empty()))
+}
+
+/// The home that an overlay at `root` stands for; `None` where there is no overlay.
+pub(super) fn real_home(root: &Path) -> Option<PathBuf> {
+    let note = fsx::read_if_exists(&root.join(REAL)).ok()??;
+    String::from_utf8(note).ok().map(PathBuf::from)
 }
 
 impl Overlay {
@@ -169,6 +176,7 @@ impl Overlay {
         entries::lay(&self.setup.real, root, step).map_err(|source| files(root, source))?;
         let owner = root.join(OWNER);
         write(&owner, &self.setup.proxy)?;
+        write(&root.join(REAL), &self.setup.real.to_string_lossy())?;
         step("owner written");
         let synced = self.sync_config(step)?;
         self.sync_tui(step)?;
@@ -285,7 +293,7 @@ impl Overlay {
                 }
                 Ok(None) => {}
                 Err(error) => {
-                    tracing::warn!(path = %here.display(), %error, "a theme or setting is not carried back")
+                    tracing::warn!(path = %here.display(), %error, "a theme or setting is not carried back");
                 }
             }
         }
@@ -358,6 +366,7 @@ fn write(path: &Path, text: &str) -> Result<(), OverlayError> {
     fsx::write_atomic(path, text.as_bytes(), fsx::PRIVATE).map_err(|source| files(path, source))
 }
 
-#[cfg(all(test, unix))]
+#[cfg(unix)]
+#[cfg(test)]
 #[path = "overlay_tests.rs"]
 mod tests;

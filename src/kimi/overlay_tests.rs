@@ -117,6 +117,23 @@ fn the_user_s_own_edits_reach_the_overlay_and_are_never_undone() {
 }
 
 #[test]
+fn a_kimiq_inside_a_terminal_of_kimiq_finds_the_real_home() {
+    let scratch = Scratch::new();
+    scratch.file("real/config.toml", USER);
+    let overlay = overlay(&scratch, 4711);
+    overlay.prepare().unwrap();
+    let client = crate::kimi::Client {
+        kind: crate::kimi::Kind::KimiCode,
+        version: None,
+        program: "kimi".into(),
+        args: Vec::new(),
+        path_first: None,
+    };
+    let env = [("KIMI_CODE_HOME".into(), overlay.root().into())].into();
+    assert_eq!(client.home(&env).unwrap(), scratch.path().join("real"));
+}
+
+#[test]
 fn a_new_port_is_no_change_of_the_user_s() {
     let scratch = Scratch::new();
     scratch.file("real/config.toml", USER);

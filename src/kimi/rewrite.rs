@@ -164,7 +164,7 @@ impl Rewrite {
             match &entry.original {
                 Some(original) => write(&entry.config, original)?,
                 None => {
-                    fsx::remove(&entry.config).map_err(|source| files(&entry.config, source))?
+                    fsx::remove(&entry.config).map_err(|source| files(&entry.config, source))?;
                 }
             }
             Undone::Restored
@@ -219,7 +219,8 @@ fn write(path: &Path, text: &str) -> Result<(), RewriteError> {
     fsx::write_atomic(path, text.as_bytes(), fsx::PRIVATE).map_err(|source| files(path, source))
 }
 
-#[cfg(all(test, unix))]
+#[cfg(unix)]
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::kimi::scratch::Scratch;

@@ -6,7 +6,7 @@
 
 use toml_edit::{Item, Table, TableLike, value};
 
-use crate::kimi::document::{DocumentError, parse};
+use crate::kimi::document::{DocumentError, parse, with_line_ends_of};
 use crate::kimi::merge;
 
 /// The user's own footer command, if there is one.
@@ -50,7 +50,7 @@ pub(super) fn carry_back(
     keep_common(before.as_table_mut(), after.as_table());
     Ok(
         merge::merge(before.as_table(), after.as_table(), user.as_table_mut())
-            .then(|| user.to_string()),
+            .then(|| with_line_ends_of(user_now, user.to_string())),
     )
 }
 

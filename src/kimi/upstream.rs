@@ -159,6 +159,7 @@ pub(super) fn synthetic(env: &Environment) -> Option<Target> {
     let name = variable(env, "KIMI_MODEL_PROVIDER_TYPE").unwrap_or_else(|| "kimi".to_owned());
     let found = kind(&name.to_lowercase(), Rules::KimiCode)?;
     let base = variable(env, "KIMI_MODEL_BASE_URL")
+        .filter(|found| !is_ours(found))
         .or_else(|| variable(env, found.variable))
         .unwrap_or_else(|| found.default.to_owned());
     Some(split(&base, found.wire, Rules::KimiCode).into_target(found.wire, false))

@@ -52,7 +52,7 @@ impl Watch {
     /// Waits for the next change. Cancel safe. Never returns once the system has stopped telling.
     pub async fn changed(&mut self) {
         if self.events.recv().await.is_none() {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 }

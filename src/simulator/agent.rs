@@ -90,11 +90,11 @@ impl Call {
 
 /// What the model says next.
 pub(super) fn answer(talk: &Talk, thinks: bool, commands: Commands) -> Answer {
-    let mut answer = if talk.latest.contains("handoff summary") {
+    let mut answer = if talk.typed.contains("handoff summary") {
         // Kimi Code's compaction asks for one with these words.
         said("I gather what matters for going on.", &handoff(talk))
     } else if talk.tools.is_empty() {
-        let text = if talk.latest.to_lowercase().contains("title") {
+        let text = if talk.typed.to_lowercase().contains("title") {
             title(&talk.typed)
         } else {
             plain(talk)
@@ -293,10 +293,10 @@ fn plain(talk: &Talk) -> String {
 
 fn handoff(talk: &Talk) -> String {
     format!(
-        "Handoff: the latest request was about \"{}\". {} tool results were seen since; nothing is left half done. \
-         Constraints: read only, no changes to files. Next: wait for the user.",
-        gist(&talk.typed),
-        talk.results.len()
+        "Handoff: the latest request was about \"{}\". {} tool results were seen since the start; nothing is left half \
+         done. Constraints: read only, no changes to files. Next: wait for the user.",
+        gist(&talk.before),
+        talk.calls
     )
 }
 
@@ -372,7 +372,7 @@ mod tests {
                 tool("Read", &["path"], &["line_offset"]),
             ],
             typed: typed.to_owned(),
-            latest: typed.to_owned(),
+            before: "the first request".to_owned(),
             results: results.iter().map(|text| (*text).to_owned()).collect(),
             calls: results.len(),
             unattended: true,
@@ -459,7 +459,7 @@ mod tests {
             Commands::Always,
         );
         assert!(
-            told.calls.is_empty() && told.text.starts_with("Handoff"),
+            told.calls.is_empty() && told.text.contains("the first request"),
             "{told:?}"
         );
     }

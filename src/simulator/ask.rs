@@ -42,8 +42,8 @@ pub(super) struct Talk {
     pub(super) tools: Vec<Tool>,
     /// The newest text that a person typed.
     pub(super) typed: String,
-    /// The newest user text of any kind, reminders left out.
-    pub(super) latest: String,
+    /// The one before it.
+    pub(super) before: String,
     /// Texts of the tool results since `typed`, oldest first.
     pub(super) results: Vec<String>,
     /// Tool results in the whole conversation.
@@ -231,8 +231,7 @@ impl Talk {
                     }
                 }
                 Turn::User(text) => {
-                    talk.latest.clone_from(&text);
-                    talk.typed = text;
+                    talk.before = std::mem::replace(&mut talk.typed, text);
                     talk.results.clear();
                 }
             }
@@ -377,6 +376,7 @@ mod tests {
             (ask.talk.typed.as_str(), ask.talk.results.len()),
             ("second", 0)
         );
+        assert_eq!((ask.talk.before.as_str(), ask.talk.calls), ("first", 1));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use serde_json::Value;
 use serde_json::json;
 
 use super::agent::Answer;
+use super::agent::tokens_of;
 use super::options::UsagePlacement;
 use super::reply::Event;
 use super::reply::Frame;
@@ -68,7 +69,7 @@ pub(super) fn stream(frame: &Frame, answer: &Answer) -> Vec<Event> {
             "index": index, "id": call_id(frame, index, &call.name), "type": "function",
             "function": {"name": call.name, "arguments": ""},
         }]});
-        events.push(delta(start, super::agent::tokens_of(&call.name)));
+        events.push(delta(start, tokens_of(&call.name)));
         events.extend(frame.pieces(&call.arguments).map(|(part, tokens)| {
             delta(
                 json!({"tool_calls": [{"index": index, "function": {"arguments": part}}]}),
@@ -121,8 +122,8 @@ pub(super) fn document(frame: &Frame, answer: &Answer) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use super::super::reply::tests::{data, everything, frame};
     use super::*;
+    use crate::simulator::reply::tests::{data, everything, frame};
     use crate::simulator::truth::Dialect;
 
     fn collect(chunks: &[Value], pointer: &str) -> String {

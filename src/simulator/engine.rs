@@ -35,7 +35,7 @@ use crate::usage::Dimensions;
 use crate::usage::Tokens;
 
 /// Records kept in memory.
-const KEPT_RECORDS: usize = 100_000;
+const KEPT_RECORDS: usize = 20_000;
 
 pub(super) struct Engine {
     pub(super) options: Options,

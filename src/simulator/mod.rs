@@ -24,7 +24,8 @@
 //! # Faults
 //!
 //! A fault of [`Fault`] happens when the request's header `x-simulate-fault` names it, when the newest user text
-//! holds `[[fault:NAME]]`, or by chance after [`Options::faults`].
+//! holds `[[fault:NAME]]`, or by chance after [`Options::faults`]. `NAME*2` happens to the first two requests that ask for
+//! it with the same session and text, so that a retry can succeed.
 
 mod agent;
 mod ask;
@@ -66,6 +67,6 @@ pub mod declared {
     pub const CACHED_TOKENS: &str = "x-simulate-cached-tokens";
     /// Length of the answer: plain text of exactly so many tokens, no tool call.
     pub const OUTPUT_TOKENS: &str = "x-simulate-output-tokens";
-    /// A fault by its name, see [`Fault`](super::Fault).
+    /// A fault by its name, see [`Fault`](super::Fault); `NAME*N` for the first N requests that ask alike.
     pub const FAULT: &str = "x-simulate-fault";
 }

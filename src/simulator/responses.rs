@@ -237,8 +237,8 @@ pub(super) fn document(frame: &Frame, answer: &Answer) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use super::super::reply::tests::{data, everything, frame};
     use super::*;
+    use crate::simulator::reply::tests::{data, everything, frame};
     use crate::simulator::truth::Dialect;
 
     #[test]

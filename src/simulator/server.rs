@@ -70,7 +70,7 @@ impl Simulator {
         format!("http://{}/v1", self.addr)
     }
 
-    /// The records of all requests that are over, in the order of their end; the newest 100,000 are kept.
+    /// The records of all requests that are over, in the order of their end; the newest 20,000 are kept.
     pub fn truth(&self) -> Vec<TruthRecord> {
         self.engine.records()
     }

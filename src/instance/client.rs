@@ -352,6 +352,25 @@ pub(crate) fn phrases() -> Phrases {
     }
 }
 
+/// How any other program is asked to leave: its window closes.
+pub(crate) fn plain_ending() -> Ending {
+    Ending { stages: closing() }
+}
+
+fn closing() -> Vec<Stage> {
+    let grace = Duration::from_secs(2);
+    vec![
+        Stage {
+            step: Step::Hangup(Target::Everyone),
+            grace,
+        },
+        Stage {
+            step: Step::Kill(Target::Everyone),
+            grace,
+        },
+    ]
+}
+
 /// How the client is asked to leave so that its session can be resumed.
 pub(crate) fn ending() -> Ending {
     let mut stages: Vec<Stage> = (0..ending::INTERRUPTS)
@@ -364,15 +383,7 @@ pub(crate) fn ending() -> Ending {
             },
         })
         .collect();
-    let grace = Duration::from_secs(2);
-    stages.push(Stage {
-        step: Step::Hangup(Target::Everyone),
-        grace,
-    });
-    stages.push(Stage {
-        step: Step::Kill(Target::Everyone),
-        grace,
-    });
+    stages.extend(closing());
     Ending { stages }
 }
 

@@ -259,7 +259,7 @@ impl Run {
     pub(crate) fn ending(&self) -> Ending {
         match &self.prepared {
             Some(_) => client::ending(),
-            None => Ending::polite(b"", Duration::ZERO),
+            None => client::plain_ending(),
         }
     }
 

@@ -280,9 +280,15 @@ async fn an_end_leaves_nobody() {
     let (terminal, _events) = start(&format!("{RUNAWAYS} cat"), Some(&marker));
     seen(&terminal, "up").await;
     assert!(sleepers(1001, &marker).len() >= 6);
-    let exit = terminal
-        .end(&Ending::polite(b"\x04", Duration::from_secs(10)))
-        .await;
+    // As a host does it: in a task of its own.
+    let tasks = TaskTracker::new();
+    let exit = tasks
+        .spawn(async move {
+            let ending = Ending::polite(&[(b"\x04", Duration::from_secs(10))]);
+            terminal.end(&ending).await
+        })
+        .await
+        .unwrap();
     assert_eq!(
         exit,
         code(0),
@@ -300,7 +306,7 @@ async fn a_deaf_program_is_killed() {
     );
     seen(&terminal, "up").await;
     let exit = terminal
-        .end(&Ending::polite(b"\x03", Duration::from_millis(50)))
+        .end(&Ending::polite(&[(b"\x03", Duration::from_millis(50))]))
         .await;
     assert_eq!(exit.signal, Some(9));
     assert_eq!(carriers(&marker), Vec::<i32>::new());
@@ -340,6 +346,20 @@ async fn a_missing_folder_or_program_is_told() {
     spec.cwd = std::env::temp_dir();
     let program = Terminal::spawn(spec, &tracker, events).unwrap_err();
     assert!(program.to_string().contains("no-such-program"));
+}
+
+#[tokio::test]
+async fn the_end_is_told_whatever_was_not_fetched() {
+    let script = "i=0; while [ $i -lt 2000 ]; do printf '\\033]133;A\\007\\033]133;B\\007'; i=$((i+1)); done; printf '\\033]9;done\\007'";
+    let (terminal, mut events) = start(script, None);
+    assert_eq!(ended(&terminal).await, code(0));
+    let mut told = Vec::new();
+    while let Some((_, event)) = timeout(LONG, events.recv()).await.unwrap() {
+        told.push(event);
+    }
+    assert!(told.len() < 2000, "{} events were kept", told.len());
+    assert!(told.contains(&Event::Signal(Signal::Notify("done".to_owned()))));
+    assert_eq!(told.last(), Some(&Event::Exited(code(0))));
 }
 
 /// What a session of Kimi Code 2.1.0 wrote at 80x24: start, trust question, a message, thinking, an approval, a command,

@@ -223,6 +223,7 @@ impl Pair {
             prompt: need[0],
             uncached: need[1],
             max_tokens: Some(need[2]),
+            budgeted: true,
             patience,
             again,
         };

@@ -65,6 +65,7 @@ fn ask(prompt: u64) -> Ask {
         prompt,
         uncached: 0,
         max_tokens: None,
+        budgeted: true,
         patience: Duration::from_mins(5),
         again: None,
     }
@@ -112,6 +113,43 @@ async fn a_request_waits_until_the_window_has_room() {
     let fourth = gate.admit(ask(101)).await.unwrap();
     assert_eq!(start.elapsed(), Duration::from_secs(80));
     drop((third, fourth));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upstream_without_budgets_is_limited_only_by_what_was_set() {
+    let gate = open(Options {
+        ceilings: Dimensions {
+            generated: Some(100),
+            ..Dimensions::default()
+        },
+        ..options()
+    });
+    let unbudgeted = |prompt| Ask {
+        budgeted: false,
+        ..ask(prompt)
+    };
+    let first = gate.admit(unbudgeted(50_000_000)).await.unwrap();
+    let second = gate.admit(unbudgeted(50_000_000)).await.unwrap();
+    let third = gate
+        .admit(Ask {
+            patience: Duration::from_secs(1),
+            ..unbudgeted(1)
+        })
+        .await;
+    assert!(
+        matches!(
+            third,
+            Err(Refusal {
+                kind: RefusalKind::Queue {
+                    budget: Budget::Generated,
+                    ..
+                },
+                ..
+            })
+        ),
+        "{third:?}"
+    );
+    drop((first, second));
 }
 
 #[tokio::test(start_paused = true)]

@@ -165,6 +165,7 @@ fn ask(load: Load, pool: &Arc<str>) -> Ask {
         prompt: load.prompt * 101 / 100,
         uncached: load.uncached * 101 / 100,
         max_tokens: Some(128_000),
+        budgeted: true,
         patience: Duration::from_mins(10),
         again: None,
     }

@@ -6,130 +6,25 @@
     reason = "helpers of tests fail by panicking and end with the test"
 )]
 
+#[expect(dead_code, reason = "the bench looks at the times of a burst as well")]
+mod support {
+    pub(crate) mod burst;
+    pub(crate) mod house;
+}
+
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::{Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
-use hyper_util::rt::TokioIo;
-use kimiq::limits::{Gate, Options as Limits, Snapshot};
-use kimiq::proxy::{AsideHandler, Board, Keys, Options, Proxy, Routes, serve};
-use kimiq::upstream::{Client, ClientOptions, Upstream};
-use kimiq::usage::{Estimator, Ledger, Tokens};
+use http::StatusCode;
+use http_body_util::BodyExt;
+use kimiq::limits::Options as Limits;
+use kimiq::proxy::Options;
+use kimiq::usage::Tokens;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
-/// Longest that any condition of these tests may take to come true.
-const DEADLINE: Duration = Duration::from_secs(20);
-
-/// Settings under which no test waits for a pause that is meant for a real upstream.
-fn quick() -> Options {
-    Options {
-        retry_pause: Duration::from_millis(1),
-        ..Options::default()
-    }
-}
-
-/// A proxy in front of one upstream, and the key of terminal `run:1`.
-struct House {
-    address: SocketAddr,
-    proxy: Arc<Proxy>,
-    key: String,
-}
-
-impl House {
-    async fn start(upstream: SocketAddr) -> Self {
-        Self::with(upstream, quick(), Limits::default()).await
-    }
-
-    async fn with(upstream: SocketAddr, options: Options, limits: Limits) -> Self {
-        let gate = Gate::new(limits, kimiq::clock::wall);
-        tokio::spawn(gate.clone().drive());
-        let proxy = Arc::new(Proxy {
-            options,
-            keys: Keys::default(),
-            routes: Routes::default(),
-            board: Board::default(),
-            gate,
-            estimator: Estimator::new(None),
-            ledger: Ledger::open(scratch_ledger(), chrono_tz::UTC, kimiq::clock::wall).unwrap(),
-            client: Client::new(ClientOptions::default()).unwrap(),
-            wall: kimiq::clock::wall,
-        });
-        proxy
-            .routes
-            .set(Upstream::parse("up", &format!("http://{upstream}/base"), false).unwrap());
-        let key = proxy.keys.issue("run:1").unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let aside: AsideHandler = Arc::new(|request| Box::pin(async move { Err(request) }));
-        tokio::spawn(serve(
-            listener,
-            proxy.clone(),
-            aside,
-            TaskTracker::new(),
-            CancellationToken::new(),
-        ));
-        Self {
-            address,
-            proxy,
-            key,
-        }
-    }
-
-    fn request(&self, path: &str, body: &str) -> Request<Full<Bytes>> {
-        Request::post(path)
-            .header("host", self.address.to_string())
-            .header("x-kimiq-key", &self.key)
-            .header("content-type", "application/json")
-            .body(Full::new(Bytes::from(body.to_owned())))
-            .unwrap()
-    }
-
-    async fn ask(&self, request: Request<Full<Bytes>>) -> Response<Incoming> {
-        tokio::time::timeout(DEADLINE, ask(self.address, request))
-            .await
-            .expect("an answer in time")
-    }
-
-    /// Waits until the limiter shows what is wanted.
-    async fn until(&self, what: &str, wanted: impl Fn(&Snapshot) -> bool) {
-        let mut changes = self.proxy.gate.changes();
-        let reached = async {
-            while !wanted(&self.proxy.gate.snapshot()) {
-                changes.changed().await.unwrap();
-            }
-        };
-        tokio::time::timeout(DEADLINE, reached)
-            .await
-            .unwrap_or_else(|_| panic!("never {what}: {:?}", self.proxy.gate.snapshot()));
-    }
-
-    async fn until_nothing_is_held(&self) {
-        self.until("empty", |seen| {
-            seen.queue.is_empty() && seen.pools.iter().all(|pool| pool.in_flight == 0)
-        })
-        .await;
-    }
-
-    fn spent(&self) -> Tokens {
-        self.proxy.board.activity("run:1").tokens
-    }
-}
-
-async fn ask(address: SocketAddr, request: Request<Full<Bytes>>) -> Response<Incoming> {
-    let stream = TcpStream::connect(address).await.unwrap();
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-        .await
-        .unwrap();
-    tokio::spawn(connection);
-    sender.send_request(request).await.unwrap()
-}
+use support::burst::{Burst, run};
+use support::house::{DEADLINE, House, ask, quick};
 
 const CHAT: &str =
     r#"{"model":"kimi-k2.6","stream":true,"messages":[{"role":"user","content":"hello"}]}"#;
@@ -621,10 +516,20 @@ async fn the_days_cap_is_final_for_the_client() {
     assert_eq!(body["error"]["type"], "daily_token_limit");
 }
 
-/// A ledger file of its own, in a folder that the build cleans up.
-fn scratch_ledger() -> std::path::PathBuf {
-    static NUMBER: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
-    let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-    std::path::Path::new(env!("CARGO_TARGET_TMPDIR"))
-        .join(format!("ledger-{}-{number}.json", std::process::id()))
+/// The same as the bench of this name, with time ten times as fast.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn twenty_cold_openings_at_once_meet_no_refusal() {
+    let burst = Burst {
+        clients: 20,
+        prompt: 60_000,
+        output: 300,
+        scale: 10.0,
+    };
+    let seen = run(burst).await;
+    assert_eq!(
+        (seen.refused_by_upstream, seen.refused_by_kimiq),
+        (0, 0),
+        "{seen:?}"
+    );
+    assert_eq!(seen.finished, 20, "{seen:?}");
 }

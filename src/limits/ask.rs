@@ -20,6 +20,8 @@ pub struct Ask {
     pub uncached: u64,
     /// The client's own bound for the output, if it sent one. An upper bound for the reserve, never the reserve.
     pub max_tokens: Option<u64>,
+    /// The upstream is known for token budgets. For others only what the user set or a header named is a limit.
+    pub budgeted: bool,
     /// How long it may wait, counted from its first arrival.
     pub patience: Duration,
     /// The place of a request that was admitted before and that the upstream refused; see `Permit::refused`.

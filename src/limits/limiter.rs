@@ -154,6 +154,7 @@ impl Limiter {
         let Some(pool) = self.pools.get_mut(&ask.pool) else {
             return id;
         };
+        pool.budgeted = ask.budgeted;
         let cap = pool.caps(&self.options)[2];
         let generated = pool
             .outputs

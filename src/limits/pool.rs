@@ -33,6 +33,9 @@ pub(crate) struct Waiting {
     pub(crate) deadline: Duration,
 }
 
+/// Stands for a budget that nobody named; far above any real one, far below overflow when multiplied.
+pub(crate) const UNLIMITED: u64 = 1 << 50;
+
 /// Account and model.
 #[derive(Clone, Debug)]
 pub(crate) struct Pool {
@@ -46,6 +49,8 @@ pub(crate) struct Pool {
     queue: BTreeMap<Place, Waiting>,
     /// Sum of the needs in the queue.
     demand: [u64; 3],
+    /// The upstream is known for token budgets, so the start limits hold until it tells others.
+    pub(crate) budgeted: bool,
     pub(crate) learned: Learned,
     pub(crate) margin: Margin,
     pub(crate) brake: Brake,
@@ -63,6 +68,7 @@ impl Pool {
             in_flight: 0,
             queue: BTreeMap::new(),
             demand: [0; 3],
+            budgeted: true,
             learned: Learned::default(),
             margin: Margin::new(options.ratio, options.window, now),
             brake: Brake::default(),
@@ -72,15 +78,19 @@ impl Pool {
     }
 
     /// What holds where nothing is learned.
-    pub(crate) fn baseline(options: &Options) -> [u64; 3] {
-        let start = options.start.into_array();
+    pub(crate) fn baseline(&self, options: &Options) -> [u64; 3] {
+        let start = if self.budgeted {
+            options.start.into_array()
+        } else {
+            [UNLIMITED; 3]
+        };
         let ceilings = options.ceilings.into_array();
         std::array::from_fn(|d| ceilings[d].unwrap_or(start[d]))
     }
 
     /// Limits believed in; never above the user's.
     pub(crate) fn limits(&self, options: &Options) -> [u64; 3] {
-        let base = Self::baseline(options);
+        let base = self.baseline(options);
         let ceilings = options.ceilings.into_array();
         let learned = self.learned.limits();
         std::array::from_fn(|d| {

@@ -95,6 +95,7 @@ pub(super) async fn exchange(
             prompt: estimate.prompt,
             uncached: estimate.uncached,
             max_tokens: facts.max_output,
+            budgeted: call.upstream.kind().has_token_budgets(),
             patience,
             again: place.take(),
         };

@@ -64,9 +64,9 @@ impl Default for Options {
             max_wait: None,
             largest_body: 64 * 1024 * 1024,
             // The clients give up after 300 s without a byte (measured on Kimi Code 2.1.0).
-            stall: Duration::from_secs(300),
+            stall: Duration::from_mins(5),
             // Several in each 300 s of the client's patience.
-            sign_every: Duration::from_secs(60),
+            sign_every: Duration::from_mins(1),
             retry_pause: Duration::from_millis(500),
         }
     }

@@ -159,7 +159,7 @@ impl Drop for Meter {
 #[derive(Debug)]
 pub(super) struct Relay {
     upstream: Incoming,
-    meter: Option<Meter>,
+    meter: Option<Box<Meter>>,
     /// An event stream must show its end; a plain answer's end is the connection's business.
     must_end: bool,
     stall: Duration,
@@ -171,7 +171,7 @@ impl Relay {
         let stall = meter.proxy.options.stall;
         Self {
             upstream,
-            meter: Some(meter),
+            meter: Some(Box::new(meter)),
             must_end,
             stall,
             deadline: Box::pin(tokio::time::sleep(stall)),

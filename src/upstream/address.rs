@@ -92,8 +92,8 @@ impl Upstream {
         let parts = base
             .trim()
             .parse::<Uri>()
-            .map_err(|_| malformed())?
-            .into_parts();
+            .map(Uri::into_parts)
+            .unwrap_or_default();
         let (Some(scheme), Some(authority)) = (parts.scheme, parts.authority) else {
             return Err(malformed());
         };
@@ -116,8 +116,9 @@ impl Upstream {
 
     /// The same upstream with a key of its own, sent as a bearer in place of whatever the client sends.
     pub fn with_bearer(mut self, key: &str) -> Result<Self, AddressError> {
-        let mut value = HeaderValue::try_from(format!("Bearer {key}"))
-            .map_err(|_| AddressError::Credential(self.name.to_string()))?;
+        let Ok(mut value) = HeaderValue::try_from(format!("Bearer {key}")) else {
+            return Err(AddressError::Credential(self.name.to_string()));
+        };
         value.set_sensitive(true);
         self.credential = Some((http::header::AUTHORIZATION, value));
         Ok(self)

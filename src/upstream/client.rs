@@ -16,7 +16,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use crate::upstream::Upstream;
 
 /// How long an idle connection is kept for the next request.
-const IDLE: Duration = Duration::from_secs(60);
+const IDLE: Duration = Duration::from_mins(1);
 
 /// How the connections to upstreams are made.
 #[derive(Clone, Copy, Debug)]

@@ -11,7 +11,7 @@ use http::{HeaderMap, StatusCode};
 use memchr::memmem;
 
 /// A throttle that asks for more than this is no throttle but a spent quota.
-const LONGEST_THROTTLE: Duration = Duration::from_secs(60);
+const LONGEST_THROTTLE: Duration = Duration::from_mins(1);
 
 /// How an upstream refused, and what can be done about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

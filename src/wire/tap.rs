@@ -147,21 +147,19 @@ impl Seen {
         if let Some(reason) = string_member(data, b"\"stop_reason\"") {
             self.wants_tools = reason == b"tool_use";
         }
-        match string_member(data, b"\"type\"") {
-            Some(b"message_stop") => self.end(self.wants_tools),
-            Some(b"error") => self.ending = Ending::Failed,
-            _ => {}
+        if has_type(data, b"message_stop") {
+            self.end(self.wants_tools);
+        } else if has_type(data, b"error") {
+            self.ending = Ending::Failed;
         }
         output_bytes(data, &[b"\"text\"", b"\"thinking\"", b"\"partial_json\""])
     }
 
     fn responses_event(&mut self, data: &[u8]) -> u64 {
-        match string_member(data, b"\"type\"") {
-            Some(b"response.completed" | b"response.incomplete") => {
-                self.end(memmem::find(data, b"\"function_call\"").is_some());
-            }
-            Some(b"response.failed" | b"error") => self.ending = Ending::Failed,
-            _ => {}
+        if has_type(data, b"response.completed") || has_type(data, b"response.incomplete") {
+            self.end(memmem::find(data, b"\"function_call\"").is_some());
+        } else if has_type(data, b"response.failed") || has_type(data, b"error") {
+            self.ending = Ending::Failed;
         }
         output_bytes(data, &[b"\"delta\""])
     }
@@ -254,6 +252,20 @@ fn string_member<'a>(data: &'a [u8], key: &[u8]) -> Option<&'a [u8]> {
     }
 }
 
+/// Whether any object of an event is of this type. Members come in any order, so the first `type` may be a nested one.
+fn has_type(data: &[u8], wanted: &[u8]) -> bool {
+    let types = memmem::find_iter(data, b"\"type\"");
+    types.into_iter().any(|at| {
+        let value = data[at + 6..]
+            .trim_ascii_start()
+            .strip_prefix(b":")
+            .map(<[u8]>::trim_ascii_start);
+        value
+            .and_then(|value| value.strip_prefix(b"\"")?.strip_prefix(wanted))
+            .is_some_and(|rest| rest.starts_with(b"\""))
+    })
+}
+
 fn output_bytes(data: &[u8], keys: &[&[u8]]) -> u64 {
     let lengths = keys.iter().filter_map(|key| string_member(data, key));
     lengths.map(|text| text.len() as u64).sum()
@@ -275,13 +287,13 @@ mod tests {
         (whole.tokens(), whole.ending(), output)
     }
 
-    fn tokens(prompt: u64, cached: u64, generated: u64, reasoning: u64) -> Option<Tokens> {
-        Some(Tokens {
+    fn tokens(prompt: u64, cached: u64, generated: u64, reasoning: u64) -> Tokens {
+        Tokens {
             prompt,
             cached,
             generated,
             reasoning,
-        })
+        }
     }
 
     const STOP: Ending = Ending::Whole { wants_tools: false };
@@ -303,14 +315,14 @@ mod tests {
         ] {
             assert_eq!(
                 tap(Dialect::Chat, true, &text),
-                (tokens(100, 60, 7, 3), STOP, 2),
+                (Some(tokens(100, 60, 7, 3)), STOP, 2),
                 "{text}"
             );
         }
         let moonshot = "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"tool_calls\",\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":1,\"cached_tokens\":4}}]}\n\n";
         assert_eq!(
             tap(Dialect::Chat, true, moonshot),
-            (tokens(9, 4, 1, 0), TOOLS, 0)
+            (Some(tokens(9, 4, 1, 0)), TOOLS, 0)
         );
     }
 
@@ -325,7 +337,7 @@ mod tests {
         );
         assert_eq!(
             tap(Dialect::Messages, true, text),
-            (tokens(105, 60, 7, 0), TOOLS, 9)
+            (Some(tokens(105, 60, 7, 0)), TOOLS, 9)
         );
     }
 
@@ -337,7 +349,7 @@ mod tests {
         );
         assert_eq!(
             tap(Dialect::Responses, true, text),
-            (tokens(11, 2, 5, 1), STOP, 5)
+            (Some(tokens(11, 2, 5, 1)), STOP, 5)
         );
     }
 
@@ -345,10 +357,10 @@ mod tests {
     fn plain_answers_are_walked() {
         let chat = r#"{"choices":[{"message":{"content":"\"usage\":{\"prompt_tokens\":1}"}}],"usage":{"prompt_tokens":3,"completion_tokens":4}}"#;
         let (found, ending, _) = tap(Dialect::Chat, false, chat);
-        assert_eq!((found, ending), (tokens(3, 0, 4, 0), STOP));
+        assert_eq!((found, ending), (Some(tokens(3, 0, 4, 0)), STOP));
         let messages = r#"{"type":"message","content":[],"stop_reason":"tool_use","usage":{"input_tokens":3,"output_tokens":4,"cache_read_input_tokens":1}}"#;
         let (found, ending, _) = tap(Dialect::Messages, false, messages);
-        assert_eq!((found, ending), (tokens(4, 1, 4, 0), TOOLS));
+        assert_eq!((found, ending), (Some(tokens(4, 1, 4, 0)), TOOLS));
     }
 
     #[test]
@@ -383,6 +395,16 @@ mod tests {
                 Dialect::Responses,
                 "data: {\"type\":\"response.failed\",\"response\":{}}\n\n",
                 Ending::Failed,
+            ),
+            (
+                Dialect::Messages,
+                "data: {\"error\":{\"type\":\"overloaded_error\"},\"type\": \"error\"}\n\n",
+                Ending::Failed,
+            ),
+            (
+                Dialect::Responses,
+                "data: {\"response\":{\"output\":[{\"type\":\"message\"}]},\"type\":\"response.completed\"}\n\n",
+                STOP,
             ),
             (
                 Dialect::Responses,

@@ -40,7 +40,10 @@ fn man_pages_are_fresh() {
 
 fn compare(name: &str, made: &BTreeMap<String, Vec<u8>>) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
-    if option_env!("UPDATE").is_some() || std::env::vars_os().any(|(name, _)| name == "UPDATE") {
+    if kimiq::config::Environment::capture()
+        .get("UPDATE")
+        .is_some()
+    {
         if folder.exists() {
             fs::remove_dir_all(&folder).unwrap();
         }

@@ -10,6 +10,7 @@ use crate::cli::failure::Kind;
 use crate::cli::failure::Outcome;
 use crate::control::Client;
 use crate::control::ControlError;
+use crate::control::Departure;
 use crate::control::StopReport;
 use crate::control::StopRun;
 use crate::instance;
@@ -22,9 +23,10 @@ pub(crate) fn run(context: &Context, args: args::Stop) -> Outcome {
                 run: Some(run.clone()),
                 now: args.now,
             };
+            let departure = host.entry().departure();
             let report = host.stop(&ask).await?;
             if report.host_ends {
-                gone(context, &host).await?;
+                gone(context, &host, departure).await?;
             }
             return tell(context, &report);
         }
@@ -37,9 +39,10 @@ pub(crate) fn run(context: &Context, args: args::Stop) -> Outcome {
                 run: None,
                 now: args.now,
             };
+            let departure = host.entry().departure();
             match host.stop(&ask).await {
                 Ok(report) => {
-                    gone(context, &host).await?;
+                    gone(context, &host, departure).await?;
                     tell(context, &report)?;
                 }
                 Err(ControlError::Unreachable { .. }) if args.now => {
@@ -61,21 +64,18 @@ pub(crate) fn run(context: &Context, args: args::Stop) -> Outcome {
     })
 }
 
-/// Waits until the host's process has left: its lock is free then, and so are its port and files.
-async fn gone(context: &Context, host: &Client) -> Outcome {
-    let (registry, name) = (context.registry.clone(), host.entry().name.clone());
-    let waiting = tokio::task::spawn_blocking(move || registry.claim_when_free(&name).map(drop));
-    match tokio::time::timeout(Duration::from_mins(1), waiting).await {
-        Ok(Ok(Ok(()))) => Ok(()),
-        Ok(Ok(Err(error))) => Err(error.into()),
-        Ok(Err(_)) | Err(_) => {
-            let what = format!(
-                "the host (process {}) is still busy with its end",
-                host.entry().pid
-            );
-            Err(Failure::new(Kind::Failed, what).hint("`kimiq stop --now` shortens it"))
-        }
+/// Waits until the host's process has left, and with it its port and files.
+async fn gone(context: &Context, host: &Client, departure: Departure) -> Outcome {
+    let waited =
+        tokio::time::timeout(Duration::from_mins(1), departure.wait(&context.registry)).await;
+    if let Ok(gone) = waited {
+        return Ok(gone?);
     }
+    let what = format!(
+        "the host (process {}) is still busy with its end",
+        host.entry().pid
+    );
+    Err(Failure::new(Kind::Failed, what).hint("`kimiq stop --now` shortens it"))
 }
 
 fn tell(context: &Context, report: &StopReport) -> Outcome {

@@ -70,9 +70,57 @@ impl Entry {
         }
     }
 
+    /// Something to wait with for the end of the process that wrote this; to be taken before it is told to end.
+    pub fn departure(&self) -> Departure {
+        Departure {
+            entry: self.clone(),
+            #[cfg(target_os = "linux")]
+            process: i32::try_from(self.pid)
+                .ok()
+                .and_then(rustix::process::Pid::from_raw)
+                .and_then(|pid| {
+                    rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::NONBLOCK).ok()
+                })
+                // Opened first, looked at second: whatever has the number now is the one that we hold.
+                .filter(|_| self.is_alive()),
+        }
+    }
+
     /// Whether the process that wrote this still lives.
     pub fn is_alive(&self) -> bool {
         is_alive(self.pid, self.process_start)
+    }
+}
+
+/// The end of a host's process.
+#[derive(Debug)]
+pub struct Departure {
+    entry: Entry,
+    #[cfg(target_os = "linux")]
+    process: Option<std::os::fd::OwnedFd>,
+}
+
+impl Departure {
+    /// Waits until the process is gone, and with it its lock, port and files. On Linux the process itself tells;
+    /// elsewhere its lock does.
+    pub async fn wait(self, registry: &Registry) -> io::Result<()> {
+        #[cfg(target_os = "linux")]
+        {
+            let Some(process) = self.process else {
+                return Ok(());
+            };
+            let ended = move || {
+                let flags = rustix::event::PollFlags::IN;
+                rustix::event::poll(&mut [rustix::event::PollFd::new(&process, flags)], None)
+            };
+            tokio::task::spawn_blocking(ended)
+                .await
+                .map_err(io::Error::other)??;
+        }
+        let (registry, name) = (registry.clone(), self.entry.name.clone());
+        tokio::task::spawn_blocking(move || registry.claim_when_free(&name).map(drop))
+            .await
+            .map_err(io::Error::other)?
     }
 }
 

@@ -1,6 +1,10 @@
 //! A place of its own for each test that runs the program: folders and environment.
 //!
 //! Dropping it stops every host of its own and removes the folder.
+#![expect(
+    clippy::print_stderr,
+    reason = "the log of a failed test is for a person"
+)]
 
 use std::fs;
 use std::path::PathBuf;

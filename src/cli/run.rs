@@ -48,6 +48,9 @@ pub(crate) fn run(context: &Context, args: args::Run) -> Outcome {
         let what = "this is no terminal to show terminals in";
         return Err(Failure::new(Kind::Usage, what).hint("use --detach, and `kimiq attach` later"));
     }
+    if interactive && !args.detach {
+        attach::outside(context)?;
+    }
     if args.exec.is_none() {
         client::make_sure(context, &settings, args.yes)?;
     }

@@ -7,6 +7,7 @@
 use super::colors::Colors;
 use super::colors::xterm;
 use super::graphemes::Joiner;
+use super::graphemes::torn;
 use super::queries::CELL_HEIGHT;
 use super::queries::CELL_WIDTH;
 use super::queries::Scanner;
@@ -151,6 +152,9 @@ pub struct Screen {
     extras: Extras,
     parser: vte::Parser,
     scanner: Scanner,
+    /// The start of a character whose rest has not come. The parser would lose the character between two whose first
+    /// is torn (vte 0.15: a two-byte character, one of ASCII, the start of another).
+    torn: Vec<u8>,
     /// Bytes fed since a parser last recognised anything.
     silent: usize,
     title: String,
@@ -186,6 +190,7 @@ impl Screen {
             extras: Extras::default(),
             parser: vte::Parser::new(),
             scanner: Scanner::default(),
+            torn: Vec::new(),
             silent: 0,
             title: String::new(),
             size,
@@ -208,7 +213,16 @@ impl Screen {
         }
     }
 
-    fn take(&mut self, mut bytes: &[u8]) -> Fed {
+    fn take(&mut self, bytes: &[u8]) -> Fed {
+        let joined;
+        let mut bytes = bytes;
+        if !self.torn.is_empty() {
+            joined = [&mem::take(&mut self.torn), bytes].concat();
+            bytes = &joined;
+        }
+        let (whole, torn) = bytes.split_at(bytes.len() - torn(bytes));
+        self.torn.extend(torn);
+        bytes = whole;
         let mut fed = Fed::default();
         self.scanner.alive = false;
         let total = bytes.len();
@@ -498,6 +512,17 @@ mod tests {
         assert_eq!(screen.text(), "abcd\n👍🏽x\n\n\n");
         screen.feed("\x1b[H👍\x1b[4;1H🏽".as_bytes());
         assert_eq!(screen.text(), "👍cd\n👍🏽x\n\n🏽\n");
+    }
+
+    #[test]
+    fn a_torn_character_takes_nothing_with_it() {
+        let text = "й п — é漢 ü👍 x";
+        for at in 0..text.len() {
+            let mut screen = screen();
+            screen.feed(&text.as_bytes()[..at]);
+            screen.feed(&text.as_bytes()[at..]);
+            assert_eq!(screen.text().trim_end(), text, "torn at {at}");
+        }
     }
 
     #[test]

@@ -48,6 +48,7 @@ use crate::proxy::Board;
 use crate::proxy::Keys;
 use crate::proxy::Proxy;
 use crate::proxy::Routes;
+use crate::proxy::Stalls;
 use crate::simulator;
 use crate::simulator::Simulator;
 use crate::terminal;
@@ -287,8 +288,10 @@ fn assemble(setup: &Setup, state: &Path, zone: chrono_tz::Tz) -> Result<Proxy, I
             source,
         }
     })?;
+    let options = options::proxy(settings);
     Ok(Proxy {
-        options: options::proxy(settings),
+        stalls: Stalls::new(options.stall),
+        options,
         keys: Keys::default(),
         routes: Routes::default(),
         board: Board::default(),

@@ -195,10 +195,14 @@ impl Keeper<'_> {
         use std::ops::ControlFlow::Break;
         use std::ops::ControlFlow::Continue;
         let mut traffic = self.host.proxy.board.changes();
+        let mut picture = self.terminal.changes();
         let mut ended = false;
         loop {
-            let verdict = supervisor.judge(&self.facts(), Instant::now());
+            let facts = self.facts();
+            let verdict = supervisor.judge(&facts, Instant::now());
             self.obey(&verdict);
+            // The trust question comes and goes on the screen alone, before any request.
+            let looking = !ended && facts.requests == 0 && self.run.is_client();
             tokio::select! {
                 event = events.recv(), if !ended => match event {
                     Some((_, event)) => self.take(&mut supervisor, event, &mut ended),
@@ -216,6 +220,7 @@ impl Keeper<'_> {
                     None => return Break(()),
                 },
                 changed = traffic.changed(), if !ended => if changed.is_err() { return Break(()) },
+                Ok(()) = picture.changed(), if looking => {}
                 () = until(verdict.wake) => {}
             }
         }

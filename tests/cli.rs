@@ -46,7 +46,7 @@ fn mistakes_have_their_documented_codes_and_name_the_fix() {
         "there is no setting `limits.rps`",
     );
     check(&["attach"], 4, "start one with `kimiq run`");
-    check(&["usage"], 4, "no host");
+    check(&["why"], 4, "no host");
     check(&["health"], 4, "no host");
     check(&["send", "x", "hello"], 2, "names no terminal");
     check(&["snapshot", "work:1"], 4, "no host");
@@ -60,6 +60,8 @@ fn verbs_without_a_host_are_calm() {
     check(&["ps"], 0, "no terminals");
     check(&["ps", "--json"], 0, "[]");
     check(&["stop"], 0, "no host is running");
+    check(&["usage"], 0, "0 of 200,000,000 tokens");
+    check(&["usage", "--json", "--days", "3"], 0, "\"rows\": []");
     check(&["restore"], 0, "nothing to put back");
     check(&["restore", "--json"], 0, "[]");
     check(&["config", "check"], 0, "sound");

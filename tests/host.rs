@@ -302,3 +302,95 @@ fn the_proxy_serves_plain_paths_and_ends_at_a_signal() {
     upstream.kill().unwrap();
     upstream.wait().unwrap();
 }
+
+#[test]
+fn a_suspended_window_gives_the_terminal_back_and_takes_it_again() {
+    use rustix::process::Signal;
+    let sandbox = Sandbox::new();
+    sandbox.good(&detached("1", "work"));
+    let mut window = Window::open(&sandbox, &["attach"]);
+    window.shows("$");
+    window.raw.clear();
+    let pid = i32::try_from(window.child.process_id().unwrap()).unwrap();
+    let pid = rustix::process::Pid::from_raw(pid).unwrap();
+    rustix::process::kill_process(pid, Signal::TSTP).unwrap();
+    window.writes(b"\x1b[?1049l");
+    let stopped = rustix::process::WaitIdOptions::STOPPED;
+    rustix::process::waitid(rustix::process::WaitId::Pid(pid), stopped).unwrap();
+    assert!(window.is_given_back());
+    rustix::process::kill_process(pid, Signal::CONT).unwrap();
+    window.writes(b"\x1b[?1049h");
+    window.keys(b"echo back-$((1+1))\r");
+    window.shows("back-2");
+    assert!(!window.is_given_back());
+}
+
+#[test]
+fn the_last_window_of_a_dead_run_ends_it() {
+    let sandbox = Sandbox::new();
+    let mut args = vec!["run", "--name", "work"];
+    args.extend(SHELL);
+    let mut window = Window::open(&sandbox, &args);
+    window.shows("$");
+    let host = sandbox.json(&["ps", "--json"])[0]["pid"].as_u64().unwrap();
+    let departure = pidfd(host);
+    window.keys(b"exit 7\r");
+    window.shows("7");
+    let listed = sandbox.json(&["ps", "--json"]);
+    let terminal = terminals(&listed)[0].clone();
+    assert_eq!(
+        (&terminal["state"], &terminal["exit_code"]),
+        (&"exited".into(), &7.into())
+    );
+    window.keys(b"\x02r");
+    window.shows("starting");
+    window.keys(b"echo new-$((1+1))\r");
+    window.shows("new-2");
+    window.keys(b"exit\r");
+    window.shows("exit");
+    window.keys(b"\x02d");
+    window.shows("`work` has ended");
+    assert_eq!(window.ends(), 0);
+    departed(departure);
+    assert_eq!(processes_of(&sandbox.home), Vec::<u64>::new());
+}
+
+#[test]
+fn traffic_of_a_terminal_is_counted_under_its_name() {
+    let sandbox = Sandbox::new();
+    let ask = r#"printf '{"model":"kimi","max_tokens":9,"messages":[{"role":"user","content":"hi"}]}' > body; curl -s -o /dev/null -w 'got-%{http_code}\n' -H 'content-type: application/json' -H 'x-api-key: k' --data-binary @body $KIMIQ_URL/v1/messages; curl -s -H "x-kimiq-key: $KIMIQ_KEY" http://127.0.0.1:$KIMIQ_PORT/kimiq/v1/status-line; kimiq status-line < body"#;
+    let mut args = vec!["run", "--detach", "--demo", "--name", "work"];
+    args.extend(SHELL);
+    sandbox.good(&args);
+    let bin = std::path::Path::new(env!("CARGO_BIN_EXE_kimiq"))
+        .parent()
+        .unwrap();
+    sandbox.good(&["send", "1", &format!("PATH=$PATH:{}; {ask}", bin.display())]);
+    let mut window = Window::open(&sandbox, &["attach"]);
+    window.shows("got-200");
+    window.shows("kimiq work:1");
+    let usage = sandbox.json(&["usage", "--by", "terminal", "--json"]);
+    assert_eq!(usage["rows"][0]["key"], "work:1", "{usage}");
+    assert_eq!(usage["rows"][0]["requests"], 1, "{usage}");
+    let listed = sandbox.json(&["ps", "--json"]);
+    assert_eq!(terminals(&listed)[0]["requests"], 1);
+    sandbox.good(&["stop"]);
+    let at_rest = sandbox.json(&["usage", "--host", "demo", "--by", "terminal", "--json"]);
+    assert_eq!(at_rest["rows"], usage["rows"], "the ledger survives");
+}
+
+fn pidfd(pid: u64) -> std::os::fd::OwnedFd {
+    let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap()
+}
+
+/// Waits for the end of a process.
+fn departed(process: std::os::fd::OwnedFd) {
+    let limit = rustix::event::Timespec::try_from(window::DEADLINE).unwrap();
+    let flags = rustix::event::PollFlags::IN;
+    let ready = rustix::event::poll(
+        &mut [rustix::event::PollFd::new(&process, flags)],
+        Some(&limit),
+    );
+    assert_eq!(ready.unwrap(), 1, "it never ended");
+}

@@ -22,6 +22,7 @@ pub(crate) fn run(context: &Context, args: args::Attach) -> Outcome {
 
 /// Shows a run until it ends or the user lets go.
 pub(crate) async fn show(context: &Context, host: &Client, run: &str) -> Outcome {
+    outside(context)?;
     let hello = hello(context, run);
     let stream = host.attach().await?;
     let bye = {
@@ -29,6 +30,18 @@ pub(crate) async fn show(context: &Context, host: &Client, run: &str) -> Outcome
         relay(stream, &hello, screen).await?
     };
     tell(context, bye)
+}
+
+/// A window inside a terminal that it shows would show itself.
+pub(crate) fn outside(context: &Context) -> Outcome {
+    match context.env.get("KIMIQ_TERMINAL") {
+        None => Ok(()),
+        Some(terminal) => {
+            let what = format!("this is the terminal {terminal} of kimiq itself");
+            Err(Failure::new(Kind::Usage, what)
+                .hint("open another window of your terminal program, or use --detach"))
+        }
+    }
 }
 
 pub(crate) fn hello(context: &Context, run: &str) -> Hello {

@@ -13,6 +13,7 @@ use crate::control::ControlError;
 use crate::control::Registry;
 use crate::control::RunInfo;
 use crate::control::is_plain_name;
+use crate::instance::Setup;
 
 /// Name of the host that a user has without asking for another.
 pub(crate) const DEFAULT_HOST: &str = "default";
@@ -63,6 +64,30 @@ impl Context {
             self.output.warn(warning.to_string());
         }
         Ok(settings)
+    }
+
+    /// A host by the name that was given, or the usual one.
+    pub(crate) fn setup(&self, settings: Resolved) -> Setup {
+        let name = self
+            .common
+            .host
+            .clone()
+            .unwrap_or_else(|| DEFAULT_HOST.to_owned());
+        Setup {
+            demo: name == DEMO_HOST,
+            name,
+            paths: self.paths.clone(),
+            settings,
+            env: self.env.clone(),
+        }
+    }
+
+    /// As [`Self::hosts`], where a host that does not run is no failure.
+    pub(crate) fn hosts_or_none(&self) -> Result<Vec<Client>, Failure> {
+        match self.hosts() {
+            Err(failure) if failure.kind() == Kind::NotRunning => Ok(Vec::new()),
+            other => other,
+        }
     }
 
     /// The hosts that this command is about: the named one, or all that live.

@@ -99,6 +99,10 @@ impl Failure {
         self
     }
 
+    pub(crate) fn kind(&self) -> Kind {
+        self.kind
+    }
+
     /// The failure as one line, for the command that started a host.
     pub(crate) fn as_line(&self) -> String {
         let told = Told {

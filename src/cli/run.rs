@@ -48,6 +48,9 @@ pub(crate) fn run(context: &Context, args: args::Run) -> Outcome {
         let what = "this is no terminal to show terminals in";
         return Err(Failure::new(Kind::Usage, what).hint("use --detach, and `kimiq attach` later"));
     }
+    if interactive && !args.detach {
+        attach::outside(context)?;
+    }
     if args.exec.is_none() {
         client::make_sure(context, &settings, args.yes)?;
     }
@@ -61,11 +64,10 @@ pub(crate) fn run(context: &Context, args: args::Run) -> Outcome {
         let info = client.start(&ask).await?;
         warn(context, &info);
         if args.detach {
-            let (run, count) = (&info.name, info.terminals.len());
-            let terminals = if count == 1 {
-                "1 terminal"
-            } else {
-                &format!("{count} terminals")
+            let run = &info.name;
+            let terminals = match ask.count {
+                1 => "1 terminal",
+                count => &format!("{count} terminals"),
             };
             context.output.note(format!(
                 "`{run}` runs in the background with {terminals}; `kimiq attach {run}` shows it, `kimiq stop {run}` ends it"

@@ -13,6 +13,7 @@ use crate::cli::output::Output;
 use crate::cli::output::grouped;
 use crate::control::UsageBy;
 use crate::control::UsageReport;
+use crate::instance;
 
 /// How often `--watch` looks. A person reads no faster.
 const PACE: Duration = Duration::from_secs(1);
@@ -23,6 +24,11 @@ pub(crate) fn run(context: &Context, args: args::Usage) -> Outcome {
         By::Model => UsageBy::Model,
         By::Day => UsageBy::Day,
     };
+    if context.hosts_or_none()?.is_empty() {
+        let setup = context.setup(context.settings(&[])?);
+        let report = instance::usage_at_rest(&setup, args.days, by)?;
+        return show(context.output, &report, args.json);
+    }
     block_on(async {
         let host = context.host()?;
         let mut last = host.usage(args.days, by).await?;

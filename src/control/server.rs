@@ -112,7 +112,13 @@ impl Server {
         let path = request.uri().path().to_owned();
         let get = request.method() == Method::GET;
         match path.as_str() {
-            "/health" if get => return render(self.host.health(false).await),
+            "/health" if get => {
+                let told = self.host.health(false).await;
+                return render(told.map(|health| HealthReport {
+                    notices: Vec::new(),
+                    ..health
+                }));
+            }
             "/usage" if get => return render(self.host.usage(1, UsageBy::Model)),
             "/health" | "/usage" => {
                 return refuse(StatusCode::METHOD_NOT_ALLOWED, "invalid", "use GET");

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::error::Error;
+use std::ffi::OsStr;
 use std::ffi::OsString;
 use std::path::Path;
 use std::path::PathBuf;
@@ -25,6 +26,7 @@ use crate::fsx;
 use crate::instance::host::Instance;
 use crate::instance::keeper::chain;
 use crate::instance::options;
+use crate::instance::report;
 use crate::instance::slot::Slot;
 use crate::kimi;
 use crate::kimi::Client;
@@ -74,6 +76,8 @@ pub(crate) struct Prepared {
     way: Way,
     home: PathBuf,
     env: Environment,
+    /// What is typed in place of `kimi`, where that alone would not start the same client with the same home.
+    typed: Option<String>,
     /// Variables for new children, as the newest look at the configuration has them.
     extra: Mutex<Vec<(OsString, OsString)>>,
     released: CancellationToken,
@@ -131,7 +135,9 @@ impl Clients {
             .map_err(|error| HostError::Failed(format!("{}; {}", chain(&error), error.hint())))?;
         let home = client.home(&env).map_err(|error| failed(&error))?;
         let way = self.way(&client, &home, ask, &env);
+        let typed = typed(&client, command.as_deref(), &env);
         let prepared = Arc::new(Prepared {
+            typed,
             client,
             way,
             home: home.clone(),
@@ -250,6 +256,31 @@ impl Clients {
     }
 }
 
+/// What starts this client with this home from any shell, if `kimi` alone does not.
+fn typed(client: &Client, command: Option<&str>, env: &Environment) -> Option<String> {
+    let home = env
+        .get(OsStr::new("KIMI_CODE_HOME"))
+        .map(|home| home.to_string_lossy());
+    // Our own installation is the one that brings a folder for PATH.
+    if command.is_none() && client.path_first.is_none() && home.is_none() {
+        return None;
+    }
+    let mut words: Vec<String> = home
+        .map(|home| format!("KIMI_CODE_HOME={}", report::quoted(&home)))
+        .into_iter()
+        .collect();
+    if let Some(folder) = &client.path_first {
+        words.push(format!(
+            "PATH={}:\"$PATH\"",
+            report::quoted(&folder.to_string_lossy())
+        ));
+    }
+    let program = client.program.to_string_lossy();
+    words.push(report::quoted(&program));
+    words.extend(client.args.iter().map(|arg| report::quoted(arg)));
+    Some(words.join(" "))
+}
+
 /// Serves the routes, keeps the variables, and tells what the user should know.
 fn adopt(host: &Instance, prepared: &Prepared, synced: Synced) {
     for route in &synced.routes {
@@ -339,7 +370,12 @@ impl Prepared {
 
     /// What to type to go on with a session, if that is one.
     pub(crate) fn resume_command(&self, session: &str) -> Option<String> {
-        ending::is_session(self.client.kind, session).then(|| ending::resume_command(session))
+        let command = ending::is_session(self.client.kind, session)
+            .then(|| ending::resume_command(session))?;
+        Some(match &self.typed {
+            Some(typed) => command.replacen("kimi", typed, 1),
+            None => command,
+        })
     }
 }
 

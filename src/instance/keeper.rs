@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -32,11 +33,41 @@ use crate::terminal::Verdict;
 /// What Kimi Code 2.1.0 shows once per folder (measured); nothing else tells that it waits there.
 const TRUST_PROMPT: &str = "Trust this folder?";
 
+/// Keeps a slot; a fault in the keeping itself shows in the tab and takes no other terminal with it.
+pub(crate) fn spawn(
+    host: &Arc<Instance>,
+    run: &Arc<Run>,
+    slot: &Arc<Slot>,
+    orders: mpsc::Receiver<Order>,
+    launched: Launched,
+) {
+    let kept = host.tracker.spawn(keep(
+        Arc::clone(host),
+        Arc::clone(run),
+        Arc::clone(slot),
+        orders,
+        launched,
+    ));
+    let (host, run, slot) = (Arc::clone(host), Arc::clone(run), Arc::clone(slot));
+    host.tracker.clone().spawn(async move {
+        if let Err(error) = kept.await {
+            tracing::error!(terminal = %slot.name, %error, "the keeper of a terminal failed");
+            slot.notice("kimiq lost hold of this terminal; close it".to_owned());
+            slot.live.lock().state = State::Exited(Exit {
+                code: None,
+                signal: None,
+            });
+            finish(&host, &slot);
+            run.changed();
+        }
+    });
+}
+
 /// Told once whether the first start worked.
 pub(crate) type Launched = oneshot::Sender<Result<(), String>>;
 
 /// Keeps a slot until it is told to end it.
-pub(crate) async fn keep(
+async fn keep(
     host: Arc<Instance>,
     run: Arc<Run>,
     slot: Arc<Slot>,
@@ -59,6 +90,7 @@ pub(crate) async fn keep(
                     run: &run,
                     slot: &slot,
                     terminal,
+                    looked: Mutex::default(),
                 };
                 let now = Instant::now();
                 let supervisor = Supervisor::new(run.phrases(), Patience::default(), prompt, now);
@@ -148,6 +180,8 @@ struct Keeper<'a> {
     run: &'a Arc<Run>,
     slot: &'a Arc<Slot>,
     terminal: Terminal,
+    /// When the program had last written when we looked for the trust question, and whether it was there.
+    looked: Mutex<(Option<Instant>, bool)>,
 }
 
 impl Keeper<'_> {
@@ -161,10 +195,14 @@ impl Keeper<'_> {
         use std::ops::ControlFlow::Break;
         use std::ops::ControlFlow::Continue;
         let mut traffic = self.host.proxy.board.changes();
+        let mut picture = self.terminal.changes();
         let mut ended = false;
         loop {
-            let verdict = supervisor.judge(&self.facts(), Instant::now());
+            let facts = self.facts();
+            let verdict = supervisor.judge(&facts, Instant::now());
             self.obey(&verdict);
+            // The trust question comes and goes on the screen alone, before any request.
+            let looking = !ended && facts.requests == 0 && self.run.is_client();
             tokio::select! {
                 event = events.recv(), if !ended => match event {
                     Some((_, event)) => self.take(&mut supervisor, event, &mut ended),
@@ -182,6 +220,7 @@ impl Keeper<'_> {
                     None => return Break(()),
                 },
                 changed = traffic.changed(), if !ended => if changed.is_err() { return Break(()) },
+                Ok(()) = picture.changed(), if looking => {}
                 () = until(verdict.wake) => {}
             }
         }
@@ -220,11 +259,21 @@ impl Keeper<'_> {
             in_flight: activity.in_flight(),
             waiting: activity.queued,
             tools_called: activity.last == Some(Outcome::WantsTools),
-            trust_prompt: self.run.is_client()
-                && requests == 0
-                && self.terminal.screen().text().contains(TRUST_PROMPT),
+            trust_prompt: self.run.is_client() && requests == 0 && self.asks_for_trust(),
             last_output: self.terminal.last_output(),
         }
+    }
+
+    fn asks_for_trust(&self) -> bool {
+        let written = self.terminal.last_output();
+        let mut looked = self.looked.lock();
+        if looked.0 != written {
+            *looked = (
+                written,
+                self.terminal.screen().text().contains(TRUST_PROMPT),
+            );
+        }
+        looked.1
     }
 
     fn obey(&self, verdict: &Verdict) {

@@ -38,6 +38,8 @@ use std::time::Duration;
 
 use crate::control::Entry;
 use crate::control::Registry;
+use crate::control::UsageBy;
+use crate::control::UsageReport;
 use crate::terminal;
 use crate::tui;
 
@@ -93,6 +95,22 @@ pub enum InstanceError {
 /// The bytes that give a user's terminal back, whatever a window switched on.
 pub fn leave_sequence() -> &'static [u8] {
     tui::leave()
+}
+
+/// Totals as they stand on disk, for when no host runs.
+pub fn usage_at_rest(setup: &Setup, days: u16, by: UsageBy) -> Result<UsageReport, InstanceError> {
+    let Setup {
+        name,
+        demo,
+        paths,
+        settings,
+        ..
+    } = setup;
+    let zone = options::zone(settings);
+    let file = options::ledger_file(settings, paths, name, *demo);
+    let ledger = crate::usage::Ledger::open(file, zone, crate::clock::wall)?;
+    let cap = options::limits(settings, zone).daily_cap;
+    Ok(report::totals(&ledger, zone, cap, days, by))
 }
 
 /// Whether kimiq can keep files in a folder.

@@ -29,6 +29,7 @@ use crate::tui::Tab;
 use crate::tui::ViewModel;
 use crate::upstream::Upstream;
 use crate::usage::By;
+use crate::usage::Ledger;
 use crate::usage::Total;
 
 /// Name of the upstream that paths without a route go to.
@@ -188,7 +189,22 @@ fn short(tokens: u64) -> String {
 
 /// Totals.
 pub(crate) fn usage(host: &Instance, days: u16, by: UsageBy) -> UsageReport {
-    let (date, today) = host.proxy.ledger.today();
+    let snapshot = host.proxy.gate.snapshot();
+    UsageReport {
+        pools: pools(&snapshot),
+        ..totals(&host.proxy.ledger, host.zone, snapshot.day.cap, days, by)
+    }
+}
+
+/// Totals of the ledger alone; no budget is known.
+pub(crate) fn totals(
+    ledger: &Ledger,
+    zone: chrono_tz::Tz,
+    cap: u64,
+    days: u16,
+    by: UsageBy,
+) -> UsageReport {
+    let (date, today) = ledger.today();
     let columns: &[By] = match by {
         UsageBy::Terminal => &[By::Day, By::Source, By::Terminal],
         UsageBy::Model => &[By::Day, By::Model],
@@ -211,28 +227,25 @@ pub(crate) fn usage(host: &Instance, days: u16, by: UsageBy) -> UsageReport {
             tokens: total.tokens,
         }
     };
-    let rows = host
-        .proxy
-        .ledger
+    let rows = ledger
         .totals(u32::from(days), columns)
         .into_iter()
         .map(row)
         .collect();
-    let snapshot = host.proxy.gate.snapshot();
     let total = today.tokens.total();
     UsageReport {
         today: DayInfo {
             date: date.to_string(),
-            time_zone: host.zone.name().to_owned(),
+            time_zone: zone.name().to_owned(),
             requests: today.requests,
             tokens: today.tokens,
             total,
-            cap: snapshot.day.cap,
-            left: snapshot.day.cap.saturating_sub(total),
+            cap,
+            left: cap.saturating_sub(total),
         },
         by,
         rows,
-        pools: pools(&snapshot),
+        pools: Vec::new(),
     }
 }
 
@@ -425,7 +438,7 @@ pub fn resume_lines(sessions: &[Resume]) -> Vec<String> {
 }
 
 /// A path as a shell takes it.
-fn quoted(path: &str) -> String {
+pub(crate) fn quoted(path: &str) -> String {
     let plain = path
         .bytes()
         .all(|b| b.is_ascii_alphanumeric() || b"/._-+".contains(&b));

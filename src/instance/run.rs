@@ -145,14 +145,7 @@ impl Run {
         let slot = Arc::new(Slot::new(number, host.next_id(), &self.name, dir, orders));
         let (launched, told) = oneshot::channel();
         self.slots.lock().push(Arc::clone(&slot));
-        let keeper = keeper::keep(
-            Arc::clone(host),
-            Arc::clone(self),
-            Arc::clone(&slot),
-            to_keeper,
-            launched,
-        );
-        host.tracker.spawn(keeper);
+        keeper::spawn(host, self, &slot, to_keeper, launched);
         self.changed();
         (slot, told)
     }
@@ -201,7 +194,8 @@ impl Run {
         resume
     }
 
-    fn resumable(&self) -> Vec<Resume> {
+    /// How to go on with each session outside.
+    pub(crate) fn resumable(&self) -> Vec<Resume> {
         let Some(prepared) = &self.prepared else {
             return Vec::new();
         };

@@ -181,11 +181,7 @@ impl<'a> Window<'a> {
                 Action::New => drop(self.run.add(self.host)),
                 Action::Close(id) => self.close(id),
                 Action::Restart(id) => self.restart(id),
-                Action::Detach => {
-                    return Step::Close(Bye::Detached {
-                        run: self.run.name.clone(),
-                    });
-                }
+                Action::Detach => return Step::Close(self.letting_go()),
                 Action::Repaint => self.dirty = true,
                 Action::Learned(outer) => self.run.learn(outer),
             }
@@ -260,6 +256,18 @@ impl<'a> Window<'a> {
         });
         self.painted = Some(Instant::now());
         (!bytes.is_empty()).then(|| bytes.into())
+    }
+
+    /// Nothing goes on when the last window of a dead run closes: `tidy` ends it.
+    fn letting_go(&self) -> Bye {
+        let run = self.run.name.clone();
+        if self.run.is_dead() && self.run.attached.load(Ordering::Acquire) == 1 {
+            return Bye::Ended {
+                run,
+                lines: report::resume_lines(&self.run.resumable()),
+            };
+        }
+        Bye::Detached { run }
     }
 
     fn farewell(&self) -> Bye {

@@ -123,6 +123,27 @@ impl Window {
         }
     }
 
+    /// Waits until these bytes have been written, and forgets what was before.
+    #[track_caller]
+    pub(crate) fn writes(&mut self, bytes: &[u8]) {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            if let Some(at) = self
+                .raw
+                .windows(bytes.len())
+                .position(|window| window == bytes)
+            {
+                self.raw.drain(..at + bytes.len());
+                return;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.output.recv_timeout(left) {
+                Ok(bytes) => self.take(&bytes),
+                Err(why) => panic!("it was never written ({why})"),
+            }
+        }
+    }
+
     fn take(&mut self, bytes: &[u8]) {
         self.raw.extend_from_slice(bytes);
         let fed = self.screen.feed(bytes);

@@ -204,7 +204,9 @@ async fn six_terminals_do_their_turn_and_every_token_is_counted() {
     assert_eq!(records.iter().filter(|it| it.status != 200).count(), 0);
     assert!(records.iter().all(|it| !it.leaked));
     let mut truth = Tokens::default();
-    records.iter().for_each(|it| truth += it.tokens);
+    for record in &records {
+        truth += record.tokens;
+    }
     let usage = sandbox.json(&["--host", "demo", "usage", "--json"]);
     let mut counted: Tokens = serde_json::from_value(usage["today"]["tokens"].clone()).unwrap();
     // The chat dialect tells how much was thinking only where the upstream does.

@@ -288,10 +288,10 @@ fn assemble(setup: &Setup, state: &Path, zone: chrono_tz::Tz) -> Result<Proxy, I
             source,
         }
     })?;
-    let options = options::proxy(settings);
+    let proxy_options = options::proxy(settings);
     Ok(Proxy {
-        stalls: Stalls::new(options.stall),
-        options,
+        stalls: Stalls::new(proxy_options.stall),
+        options: proxy_options,
         keys: Keys::default(),
         routes: Routes::default(),
         board: Board::default(),

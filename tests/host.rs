@@ -228,6 +228,15 @@ fn a_foreground_run_ends_with_its_window() {
 }
 
 #[test]
+fn a_foreground_run_without_a_terminal_ends_with_its_programs() {
+    let sandbox = Sandbox::new();
+    let ran = sandbox.run(&["run", "--foreground", "--exec", "sh", "--", "-c", "exit 3"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(ran.err.contains("ended"), "{ran:?}");
+    assert_eq!(processes_of(&sandbox.home), Vec::<u64>::new());
+}
+
+#[test]
 fn a_program_that_cannot_start_is_told_and_leaves_nothing() {
     let sandbox = Sandbox::new();
     let ran = sandbox.run(&["run", "--detach", "--exec", "/no/such/program"]);

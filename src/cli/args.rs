@@ -21,9 +21,21 @@ Exit codes:
   5  the host is up, but something it needs is not well (health, doctor)
   6  the client program is missing or could not be started";
 
+/// Variables and files, as the man page tells them.
+const PLACES: &str = "\
+Environment:
+  KIMIQ_HOME       one folder for settings, state and data
+  KIMIQ_CONFIG     the settings file
+  KIMIQ_STATE_DIR  instance files, logs, undo journals, totals
+  KIMIQ_DATA_DIR   the client that kimiq installed
+  KIMIQ_A_B        any setting a.b; FIREWORKS_PROXY_* of the first proxy work, too
+  NO_COLOR         no colours
+
+`kimiq config path` tells the folders, `kimiq config show` every setting.";
+
 /// Many Kimi coding terminals on one API key.
 #[derive(Debug, Parser)]
-#[command(name = "kimiq", version, propagate_version = true, after_long_help = EXIT_CODES)]
+#[command(name = "kimiq", version, propagate_version = true, after_long_help = format!("{EXIT_CODES}\n\n{PLACES}"))]
 #[command(disable_help_subcommand = true, max_term_width = 100)]
 pub(crate) struct Cli {
     #[command(flatten)]

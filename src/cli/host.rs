@@ -63,10 +63,14 @@ pub(crate) fn foreground(
     instance::run(setup, log, async |host| {
         let info = host.start(ask).await?;
         if !interactive {
-            context
-                .output
-                .note(format!("`{}` runs; interrupt ends it", info.name));
-            host.ended().await;
+            context.output.note(format!(
+                "`{}` runs until its programs end; interrupt ends it now",
+                info.name
+            ));
+            let report = host.ended_with(&info.name).await;
+            for line in instance::resume_lines(&report.sessions) {
+                context.output.line(line)?;
+            }
             return Ok(());
         }
         let mut hello = attach::hello(context, &info.name);

@@ -21,6 +21,12 @@ pub(crate) fn run(context: &Context, args: args::Proxy) -> Outcome {
         .host
         .clone()
         .unwrap_or_else(|| "proxy".to_owned());
+    if let Some(other) = context.registry.all()?.first() {
+        context.output.note(format!(
+            "the host `{}` runs, too; each counts its own requests against the account",
+            other.name
+        ));
+    }
     let setup = Setup {
         name,
         demo: false,

@@ -17,6 +17,8 @@ use crate::cli::failure::Outcome;
 use crate::cli::host;
 use crate::cli::summon::summon;
 use crate::config::Resolved;
+use crate::control::Client;
+use crate::control::ControlError;
 use crate::control::Program;
 use crate::control::RunInfo;
 use crate::control::Screen;
@@ -60,8 +62,7 @@ pub(crate) fn run(context: &Context, args: args::Run) -> Outcome {
         return host::foreground(context, settings, &name, args.demo, ask, interactive);
     }
     block_on(async {
-        let client = summon(context, &name, args.demo).await?;
-        let info = client.start(&ask).await?;
+        let (client, info) = start(context, &name, args.demo, &ask).await?;
         warn(context, &info);
         if args.detach {
             let run = &info.name;
@@ -76,6 +77,25 @@ pub(crate) fn run(context: &Context, args: args::Run) -> Outcome {
         }
         attach::show(context, &client, &info.name).await
     })
+}
+
+/// Starts the run on the host of this name. One that stops in this very moment is followed by another.
+async fn start(
+    context: &Context,
+    name: &str,
+    demo: bool,
+    ask: &StartRun,
+) -> Result<(Client, RunInfo), Failure> {
+    let client = summon(context, name, demo).await?;
+    match client.start(ask).await {
+        Ok(info) => Ok((client, info)),
+        Err(ControlError::Stopping | ControlError::Unreachable { .. }) => {
+            let client = summon(context, name, demo).await?;
+            let info = client.start(ask).await?;
+            Ok((client, info))
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn host_name(context: &Context, demo: bool) -> String {

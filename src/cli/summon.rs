@@ -15,6 +15,7 @@ use crate::cli::failure::Failure;
 use crate::cli::failure::Kind;
 use crate::control::Client;
 use crate::control::ControlError;
+use crate::control::HealthReport;
 use crate::instance;
 
 /// A way to the host of this name, started if need be.
@@ -23,23 +24,14 @@ pub(crate) async fn summon(context: &Context, name: &str, demo: bool) -> Result<
     let starting = context.registry.starting(name).map_err(registry)?;
     if let Some(entry) = context.registry.find(name).map_err(registry)? {
         let client = Client::new(entry);
-        let health = client.health(false).await.map_err(|error| {
-            Failure::from(error).hint(format!("`kimiq stop --now --host {name}` ends it by force"))
-        })?;
-        if health.version != env!("CARGO_PKG_VERSION") {
-            context.output.warn(format!(
-                "the host is kimiq {}, this is {}; `kimiq stop` and start anew to use this one",
-                health.version,
-                env!("CARGO_PKG_VERSION"),
-            ));
-        }
-        if health.state == "running" {
-            if !context.common.settings.is_empty() {
-                context
-                    .output
-                    .warn("the host runs already; --set takes effect when it is started anew");
+        match client.health(false).await {
+            Ok(health) if health.state == "running" => {
+                greet(context, &health);
+                return Ok(client);
             }
-            return Ok(client);
+            // It stops, or its port is closed already; the new host waits for its lock.
+            Ok(_) | Err(ControlError::Unreachable { .. }) => {}
+            Err(error) => return Err(error.into()),
         }
         context
             .output
@@ -48,6 +40,22 @@ pub(crate) async fn summon(context: &Context, name: &str, demo: bool) -> Result<
     start(context, name, demo)?;
     drop(starting);
     Ok(Client::find(&context.registry, name)?)
+}
+
+/// What the user of a host that runs already should know.
+fn greet(context: &Context, health: &HealthReport) {
+    let ours = env!("CARGO_PKG_VERSION");
+    if health.version != ours {
+        context.output.warn(format!(
+            "the host is kimiq {}, this is {ours}; `kimiq stop` and start anew to use this one",
+            health.version,
+        ));
+    }
+    if !context.common.settings.is_empty() {
+        context
+            .output
+            .warn("the host runs already; --set takes effect when it is started anew");
+    }
 }
 
 fn start(context: &Context, name: &str, demo: bool) -> Result<(), Failure> {

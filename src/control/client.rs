@@ -329,6 +329,7 @@ fn refusal(status: StatusCode, body: &[u8]) -> ControlError {
         Ok(Told { error }) if error.kind == "not_found" => ControlError::NotFound {
             message: error.message,
         },
+        Ok(Told { error }) if error.kind == "stopping" => ControlError::Stopping,
         Ok(Told { error }) => ControlError::Refused {
             message: error.message,
         },

@@ -59,6 +59,9 @@ pub enum ControlError {
         /// The host's own words.
         message: String,
     },
+    /// The host is on its way out; another one can be started.
+    #[error("the host is stopping")]
+    Stopping,
     /// The host refused.
     #[error("{message}")]
     Refused {

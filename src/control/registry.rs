@@ -73,7 +73,8 @@ impl Entry {
     /// Something to wait with for the end of the process that wrote this; to be taken before it is told to end.
     pub fn departure(&self) -> Departure {
         Departure {
-            entry: self.clone(),
+            #[cfg(not(target_os = "linux"))]
+            name: self.name.clone(),
             #[cfg(target_os = "linux")]
             process: i32::try_from(self.pid)
                 .ok()
@@ -95,29 +96,33 @@ impl Entry {
 /// The end of a host's process.
 #[derive(Debug)]
 pub struct Departure {
-    entry: Entry,
     #[cfg(target_os = "linux")]
     process: Option<std::os::fd::OwnedFd>,
+    #[cfg(not(target_os = "linux"))]
+    name: String,
 }
 
 impl Departure {
-    /// Waits until the process is gone, and with it its lock, port and files. On Linux the process itself tells;
-    /// elsewhere its lock does.
+    /// Waits until the process is gone, and with it its lock, port and files.
+    #[cfg(target_os = "linux")]
+    pub async fn wait(self, _registry: &Registry) -> io::Result<()> {
+        use rustix::event::PollFd;
+        use rustix::event::PollFlags;
+        let Some(process) = self.process else {
+            return Ok(());
+        };
+        // Not the lock: the next host may hold it by then.
+        let ended = move || rustix::event::poll(&mut [PollFd::new(&process, PollFlags::IN)], None);
+        tokio::task::spawn_blocking(ended)
+            .await
+            .map_err(io::Error::other)??;
+        Ok(())
+    }
+
+    /// Waits until the process is gone. Its lock tells; a next host that is faster than we are prolongs the wait.
+    #[cfg(not(target_os = "linux"))]
     pub async fn wait(self, registry: &Registry) -> io::Result<()> {
-        #[cfg(target_os = "linux")]
-        {
-            let Some(process) = self.process else {
-                return Ok(());
-            };
-            let ended = move || {
-                let flags = rustix::event::PollFlags::IN;
-                rustix::event::poll(&mut [rustix::event::PollFd::new(&process, flags)], None)
-            };
-            tokio::task::spawn_blocking(ended)
-                .await
-                .map_err(io::Error::other)??;
-        }
-        let (registry, name) = (registry.clone(), self.entry.name.clone());
+        let (registry, name) = (registry.clone(), self.name);
         tokio::task::spawn_blocking(move || registry.claim_when_free(&name).map(drop))
             .await
             .map_err(io::Error::other)?

@@ -369,8 +369,21 @@ pub struct Handle(pub(crate) Arc<Instance>);
 
 impl Handle {
     /// Resolves when the host has begun its end and no run is left.
-    pub async fn ended(&self) {
-        self.0.wait_stopped().await;
+    pub async fn ended(&self) -> StopReport {
+        self.0.wait_stopped().await
+    }
+
+    /// Ends the host when no program of the run is left, or waits until something else ends it.
+    pub async fn ended_with(&self, run: &str) -> StopReport {
+        if let Ok(run) = self.0.find_run(Some(run)) {
+            let mut changes = run.changes();
+            let over = async { while !run.is_dead() && changes.changed().await.is_ok() {} };
+            tokio::select! {
+                () = over => self.0.begin_end(false),
+                () = self.0.stopping.cancelled() => {}
+            }
+        }
+        self.ended().await
     }
 
     /// The port on 127.0.0.1.

@@ -231,9 +231,13 @@ impl Keeper<'_> {
         match event {
             Event::Ready => supervisor.note(&Note::Ready, now),
             Event::Signal(signal) => {
-                if let Signal::Title(title) = &signal {
-                    self.slot.live.lock().title.clone_from(title);
-                    self.run.changed();
+                match &signal {
+                    Signal::Title(title) => {
+                        self.slot.live.lock().title.clone_from(title);
+                        self.run.changed();
+                    }
+                    Signal::Clipboard(text) => self.run.copy(self.slot.id, text.clone()),
+                    _ => {}
                 }
                 supervisor.note(&Note::Signal(signal), now);
             }

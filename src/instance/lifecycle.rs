@@ -288,10 +288,10 @@ fn assemble(setup: &Setup, state: &Path, zone: chrono_tz::Tz) -> Result<Proxy, I
             source,
         }
     })?;
-    let options = options::proxy(settings);
+    let proxy_options = options::proxy(settings);
     Ok(Proxy {
-        stalls: Stalls::new(options.stall),
-        options,
+        stalls: Stalls::new(proxy_options.stall),
+        options: proxy_options,
         keys: Keys::default(),
         routes: Routes::default(),
         board: Board::default(),
@@ -338,7 +338,6 @@ fn open(instance: &Arc<Instance>, listener: TcpListener, token: &str, closed: &C
         closed.clone(),
     ));
     tracker.spawn(instance.proxy.gate.clone().drive());
-    tracker.spawn(instance.proxy.ledger.clone().drive());
 }
 
 /// Starts what goes on beside the requests until `over`.
@@ -352,6 +351,8 @@ fn tend(
     let mut tasks: Vec<Pin<Box<dyn Future<Output = ()> + Send>>> = vec![
         Box::pin(keeping::keep(gate.clone(), state.to_path_buf())),
         Box::pin(keeping::log_stats(gate.clone())),
+        // Its last write is the teardown's.
+        Box::pin(instance.proxy.ledger.clone().drive()),
         Box::pin(signals(Arc::clone(instance))?),
     ];
     if role != Role::Proxy {
@@ -498,7 +499,6 @@ async fn tear_down(built: Built) {
     if let Some(simulator) = &simulator {
         simulator.shutdown();
     }
-    instance.proxy.ledger.close();
     over.cancel();
     instance.tracker.close();
     tokio::select! {

@@ -47,7 +47,9 @@ use crate::tui;
 #[derive(Debug, thiserror::Error)]
 pub enum InstanceError {
     /// Another process is the host.
-    #[error("another host `{name}` runs already; `kimiq ps` shows its terminals")]
+    #[error(
+        "another host `{name}` runs already; `kimiq ps` shows it, `kimiq stop --now --host {name}` ends it by force"
+    )]
     Taken {
         /// Name of the host.
         name: String,

@@ -146,3 +146,92 @@ pub(crate) fn prefix(settings: &Resolved) -> Prefix {
 fn ppm(ratio: f64) -> u32 {
     (ratio * MILLION).round() as u32
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+    use crate::config::Environment;
+
+    fn resolved(env: &[(&str, &str)]) -> Resolved {
+        let env: Environment = env
+            .iter()
+            .copied()
+            .chain([("KIMIQ_HOME", "/nowhere/kimiq")])
+            .collect();
+        config::resolve(&Paths::find(&env).unwrap(), &env, &[]).unwrap()
+    }
+
+    #[test]
+    fn nothing_set_gives_the_documented_defaults() {
+        let settings = resolved(&[]);
+        assert_eq!(limits(&settings, Tz::UTC), limits::Options::default());
+        assert_eq!(chars_per_token(&settings), None);
+        assert_eq!(proxy(&settings).max_wait, None);
+        assert!(!connections(&settings).always_fresh);
+        let ledger = ledger_file(
+            &settings,
+            &Paths::find(&[("KIMIQ_HOME", "/k")].into_iter().collect()).unwrap(),
+            "x",
+            false,
+        );
+        assert_eq!(ledger, std::path::Path::new("/k/state/usage.json"));
+    }
+
+    #[test]
+    fn the_first_proxys_variables_keep_their_meaning() {
+        let settings = resolved(&[
+            ("FIREWORKS_PROXY_RPS", "7"),
+            ("FIREWORKS_PROXY_PROMPT_TPM_LIMIT", "100"),
+            ("FIREWORKS_PROXY_UNCACHED_PROMPT_TPM_LIMIT", "50"),
+            ("FIREWORKS_PROXY_GENERATED_TPM_LIMIT", "10"),
+            ("FIREWORKS_PROXY_TPM_SAFETY_RATIO", "0.8"),
+            ("FIREWORKS_PROXY_OUTPUT_TOKEN_RESERVE", "5"),
+            ("FIREWORKS_PROXY_CHARS_PER_TOKEN", "4"),
+            ("FIREWORKS_PROXY_DAILY_TOKEN_LIMIT", "1000"),
+            ("FIREWORKS_PROXY_DAILY_TOKEN_WARN_RATIO", "0.5"),
+            ("FIREWORKS_PROXY_MAX_WAIT", "90"),
+            ("FIREWORKS_PROXY_TIMEZONE", "Asia/Tokyo"),
+            ("FIREWORKS_PROXY_USAGE_STATE", "/u.json"),
+            ("FIREWORKS_PROXY_PORT", "9000"),
+        ]);
+        let zone = zone(&settings);
+        assert_eq!(zone, Tz::Asia__Tokyo);
+        let made = limits(&settings, zone);
+        let start = Dimensions {
+            prompt: 100,
+            uncached: 50,
+            generated: 10,
+        };
+        assert_eq!(made.start, start);
+        let ceilings = Dimensions {
+            prompt: Some(100),
+            uncached: Some(50),
+            generated: Some(10),
+        };
+        assert_eq!(made.ceilings, ceilings, "set by the user is a ceiling");
+        assert_eq!(
+            (made.requests_per_second, made.ratio),
+            (7, Ratio::Fixed(800_000))
+        );
+        assert_eq!(
+            (made.output_reserve, made.daily_cap, made.daily_warn_ppm),
+            (Some(5), 1000, 500_000)
+        );
+        assert_eq!(chars_per_token(&settings), Some(4000));
+        assert_eq!(
+            proxy(&settings).max_wait,
+            Some(std::time::Duration::from_secs(90))
+        );
+        let paths = Paths::find(&[("KIMIQ_HOME", "/k")].into_iter().collect()).unwrap();
+        assert_eq!(
+            ledger_file(&settings, &paths, "x", false),
+            std::path::Path::new("/u.json")
+        );
+        assert_eq!(
+            ledger_file(&settings, &paths, "x", true),
+            std::path::Path::new("/k/state/hosts/x/usage.json")
+        );
+        assert_eq!(settings.count("proxy.port"), Some(9000));
+    }
+}

@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::sync::broadcast;
 use tokio::sync::mpsc;
 use tokio::sync::oneshot;
 use tokio::sync::watch;
@@ -49,6 +50,8 @@ pub(crate) struct Run {
     pub(crate) attached: AtomicUsize,
     /// What the terminals are told about size and abilities of the user's terminal.
     look: Mutex<Look>,
+    /// Texts that programs put on the user's clipboard.
+    copies: broadcast::Sender<(Id, String)>,
     /// Sees a new number whenever something about the run changed.
     changes: watch::Sender<u64>,
     /// How to resume, once the run has ended.
@@ -87,6 +90,7 @@ impl Run {
                 size,
                 outer: Outer::default(),
             }),
+            copies: broadcast::Sender::new(16),
             changes: watch::Sender::new(0),
             ended: watch::Sender::new(None),
         }
@@ -214,6 +218,16 @@ impl Run {
             })
         };
         self.slots().iter().filter_map(of).collect()
+    }
+
+    /// A program put a text on the clipboard; windows that show it pass it on.
+    pub(crate) fn copy(&self, id: Id, text: String) {
+        // Without a window there is no clipboard.
+        self.copies.send((id, text)).unwrap_or_default();
+    }
+
+    pub(crate) fn copies(&self) -> broadcast::Receiver<(Id, String)> {
+        self.copies.subscribe()
     }
 
     /// Sees how to resume when the run has ended.

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use crate::control::Bye;
 use crate::control::Down;
+use crate::control::Hello;
 use crate::control::HostEnd;
 use crate::control::HostError;
 use crate::control::Up;
@@ -22,6 +23,8 @@ use crate::instance::report;
 use crate::instance::run::Run;
 use crate::terminal::Id;
 use crate::terminal::Size;
+use crate::terminal::Terminal;
+use crate::tui;
 use crate::tui::Action;
 use crate::tui::Session;
 
@@ -45,11 +48,19 @@ pub(crate) async fn show(host: &Arc<Instance>, end: HostEnd) -> Result<(), HostE
     };
     run.attached.fetch_add(1, Ordering::AcqRel);
     run.changed();
-    tracing::info!(run = %run.name, "a window came");
+    let Hello {
+        term, colorterm, ..
+    } = &end.hello;
+    tracing::info!(run = %run.name, %term, %colorterm, "a window came");
     let last = end.hello.last;
     Window::new(host, &run, end).show().await;
     tracing::info!(run = %run.name, "a window went");
-    run.attached.fetch_sub(1, Ordering::AcqRel);
+    if run.attached.fetch_sub(1, Ordering::AcqRel) == 1 {
+        // Nobody looks any more; a client then calls for its user.
+        for terminal in run.slots().iter().filter_map(|slot| slot.terminal()) {
+            terminal.focus(false);
+        }
+    }
     run.changed();
     if last {
         host.begin_end(false);
@@ -68,9 +79,11 @@ struct Window<'a> {
     dirty: bool,
     painted: Option<Instant>,
     /// Of the terminal in front.
-    picture: Option<(Id, watch::Receiver<u64>)>,
+    picture: Option<watch::Receiver<u64>>,
     /// Something counts down.
     waiting: bool,
+    /// Goes out before the next picture.
+    ahead: Vec<u8>,
 }
 
 /// Whether the window goes on.
@@ -92,6 +105,7 @@ impl<'a> Window<'a> {
             painted: None,
             picture: None,
             waiting: false,
+            ahead: Vec::new(),
         }
     }
 
@@ -101,10 +115,8 @@ impl<'a> Window<'a> {
         let mut budgets = self.host.proxy.gate.changes();
         let mut ended = self.run.ended();
         self.run.resize(self.session.terminal_size());
-        let opening = Bytes::from(self.session.enter());
-        if self.end.down.send(Down::Output(opening)).await.is_err() {
-            return;
-        }
+        let mut copies = self.run.copies();
+        self.ahead = self.session.enter();
         let down = self.end.down.clone();
         let bye = loop {
             let due = self.painted.map_or_else(Instant::now, |at| at + FRAME);
@@ -123,6 +135,12 @@ impl<'a> Window<'a> {
                     }
                     Err(_) => return,
                 },
+                Ok((id, text)) = copies.recv() => {
+                    if self.session.focused() == Some(id) {
+                        self.ahead.extend(tui::clipboard(&text));
+                    }
+                    self.stale()
+                }
                 Ok(()) = changes.changed() => self.stale(),
                 Ok(()) = traffic.changed() => self.stale(),
                 Ok(()) = budgets.changed() => self.stale(),
@@ -159,11 +177,7 @@ impl<'a> Window<'a> {
                 self.stale()
             }
             Up::Afresh => {
-                let opening = Bytes::from(self.session.enter());
-                // Room comes as soon as the picture before is taken; the next paint is a whole one.
-                if self.end.down.try_send(Down::Output(opening)).is_err() {
-                    tracing::debug!("a window came back while it was painted");
-                }
+                self.ahead = self.session.enter();
                 self.stale()
             }
         }
@@ -189,11 +203,7 @@ impl<'a> Window<'a> {
         Step::On
     }
 
-    fn with(
-        &mut self,
-        id: Id,
-        work: impl FnOnce(&crate::terminal::Terminal) -> Result<(), crate::terminal::Fault>,
-    ) {
+    fn with(&mut self, id: Id, work: impl FnOnce(&Terminal) -> Result<(), crate::terminal::Fault>) {
         let Some(slot) = self.run.slot_by_id(id) else {
             return;
         };
@@ -231,30 +241,27 @@ impl<'a> Window<'a> {
         self.waiting = view.terminals.iter().any(|tab| tab.wait.is_some());
         let actions = self.session.update(&view);
         self.act(actions);
-        // Subscribed before the look, so that no change falls between.
-        self.picture = self.session.focused().and_then(|id| {
-            let terminal = self.run.slot_by_id(id)?.terminal()?;
-            Some((id, terminal.changes()))
-        });
         let front = self
             .session
             .focused()
             .and_then(|id| self.run.slot_by_id(id)?.terminal());
+        // Subscribed before the look, so that no change falls between.
+        self.picture = front.as_ref().map(Terminal::changes);
         self.dirty = false;
-        if front
+        let mut bytes = std::mem::take(&mut self.ahead);
+        // In the middle of an update there is half a picture; the rest of it will report a change.
+        if !front
             .as_ref()
             .is_some_and(|terminal| terminal.screen().updating())
         {
-            // Half a picture: the rest of it will report a change.
-            return None;
+            bytes.extend(self.session.paint(&view, |id| {
+                front
+                    .as_ref()
+                    .filter(|terminal| terminal.id() == id)
+                    .map(Terminal::screen)
+            }));
+            self.painted = Some(Instant::now());
         }
-        let bytes = self.session.paint(&view, |id| {
-            front
-                .as_ref()
-                .filter(|terminal| terminal.id() == id)
-                .map(|terminal| terminal.screen())
-        });
-        self.painted = Some(Instant::now());
         (!bytes.is_empty()).then(|| bytes.into())
     }
 
@@ -292,8 +299,8 @@ async fn paint_due(
     down.reserve().await
 }
 
-async fn picture_changed(picture: &mut Option<(Id, watch::Receiver<u64>)>) {
-    if let Some((_, changes)) = picture
+async fn picture_changed(picture: &mut Option<watch::Receiver<u64>>) {
+    if let Some(changes) = picture
         && changes.changed().await.is_ok()
     {
         return;

@@ -344,7 +344,7 @@ fn the_last_window_of_a_dead_run_ends_it() {
     let host = sandbox.json(&["ps", "--json"])[0]["pid"].as_u64().unwrap();
     let departure = pidfd(host);
     window.keys(b"exit 7\r");
-    window.shows("7");
+    window.shows("code 7");
     let listed = sandbox.json(&["ps", "--json"]);
     let terminal = terminals(&listed)[0].clone();
     assert_eq!(

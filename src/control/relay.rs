@@ -143,6 +143,10 @@ where
         run: hello.run.clone().unwrap_or_default(),
     };
 
+    let lost = || Bye::Refused {
+        message: "the host went away".to_owned(),
+    };
+
     // Reading is not cancel safe in the middle of a frame, so it has a future of its own that lives through the loop.
     let (down_in, mut down) = mpsc::channel(1);
     let read = async {
@@ -167,11 +171,8 @@ where
                         continue;
                     }
                     Some(Ok(Some(Down::Bye(bye)))) => return Ok(bye),
-                    Some(Ok(None)) | None => {
-                        let message = "the host went away".to_owned();
-                        return Ok(Bye::Refused { message });
-                    }
-                    Some(Err(source)) => return Err(broken(source)),
+                    // The host was killed; how the connection tells it depends on what was under way.
+                    Some(Ok(None) | Err(_)) | None => return Ok(lost()),
                 },
                 key = keys.recv() => match key {
                     Some(bytes) => Up::Input(bytes),
@@ -196,7 +197,9 @@ where
                 _ = interrupt.recv() => return Ok(detached()),
                 _ = quit.recv() => return Ok(detached()),
             };
-            frames::write_up(&mut writer, &up).await.map_err(broken)?;
+            if frames::write_up(&mut writer, &up).await.is_err() {
+                return Ok(lost());
+            }
         }
     };
     tokio::select! {

@@ -155,7 +155,7 @@ fn describe(context: &Context, settings: &Resolved, args: &args::Run) -> Result<
         max_steps: settings
             .count("client.max_steps")
             .and_then(|steps| u32::try_from(steps).ok()),
-        quiet: settings.switch("client.quiet"),
+        quiet: args.demo || settings.switch("client.quiet"),
         status_line: settings.switch("terminals.status_line"),
         stagger: settings.amount("terminals.stagger").unwrap_or(0.0),
         env: context.env.all().clone(),

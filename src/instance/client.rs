@@ -11,7 +11,6 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use parking_lot::Mutex;
 use percent_encoding::NON_ALPHANUMERIC;
@@ -42,19 +41,11 @@ use crate::kimi::ending;
 use crate::kimi::legacy;
 use crate::terminal::Ending;
 use crate::terminal::Phrases;
-use crate::terminal::Stage;
-use crate::terminal::Step;
-use crate::terminal::Target;
 
 /// What Kimi Code 2.1.0 writes into its notifications (OSC 9; measured).
 const APPROVAL: &str = "approval required";
 const QUESTION: &str = "needs your answer";
 const DONE: &str = "task complete";
-
-/// Between two Ctrl-C: the client must see two of them. It dies in 0.2 s (measured on 2.1.0).
-const BETWEEN: Duration = Duration::from_millis(300);
-/// What a client may take to write its session and to leave.
-const LEAVING: Duration = Duration::from_secs(4);
 
 /// The clients of a host.
 #[derive(Debug)]
@@ -390,37 +381,12 @@ pub(crate) fn phrases() -> Phrases {
 
 /// How any other program is asked to leave: its window closes.
 pub(crate) fn plain_ending() -> Ending {
-    Ending { stages: closing() }
-}
-
-fn closing() -> Vec<Stage> {
-    let grace = Duration::from_secs(2);
-    vec![
-        Stage {
-            step: Step::Hangup(Target::Everyone),
-            grace,
-        },
-        Stage {
-            step: Step::Kill(Target::Everyone),
-            grace,
-        },
-    ]
+    Ending::polite(&[])
 }
 
 /// How the client is asked to leave so that its session can be resumed.
 pub(crate) fn ending() -> Ending {
-    let mut stages: Vec<Stage> = (0..ending::INTERRUPTS)
-        .map(|count| Stage {
-            step: Step::Write(ending::INTERRUPT.to_vec()),
-            grace: if count + 1 == ending::INTERRUPTS {
-                LEAVING
-            } else {
-                BETWEEN
-            },
-        })
-        .collect();
-    stages.extend(closing());
-    Ending { stages }
+    Ending::polite(&ending::FAREWELLS)
 }
 
 /// The session that the client named when it left.

@@ -171,7 +171,7 @@ fn a_window_detaches_and_comes_back() {
     let mut again = Window::open(&sandbox, &["attach", "work"]);
     again.shows("marker-42");
     again.resize(60, 20);
-    again.keys(b"stty size\r");
+    again.keys(b"until stty size | grep 18.60; do :; done\r");
     again.shows("18 60");
     again.keys(b"\x02d");
     assert_eq!(again.ends(), 0);

@@ -132,6 +132,8 @@ where
     let mut resized = signal(SignalKind::window_change()).map_err(broken)?;
     let mut stopped =
         signal(SignalKind::from_raw(rustix::process::Signal::TSTP.as_raw())).map_err(broken)?;
+    let mut continued =
+        signal(SignalKind::from_raw(rustix::process::Signal::CONT.as_raw())).map_err(broken)?;
     let mut quit = [
         (signal(SignalKind::terminate()).map_err(broken)?),
         (signal(SignalKind::hangup()).map_err(broken)?),
@@ -186,7 +188,8 @@ where
                 _ = stopped.recv() => {
                     screen.leave();
                     suspend();
-                    // SIGCONT brought us back.
+                    // The stop takes a moment to reach every thread; only this tells that it is over.
+                    continued.recv().await;
                     take_over()?;
                     let (columns, rows) = Screen::size();
                     frames::write_up(&mut writer, &Up::Resize(columns, rows)).await.map_err(broken)?;
@@ -208,7 +211,7 @@ where
     }
 }
 
-/// Stops this process as the terminal's own suspend would; returns when it is continued.
+/// Stops this process as the terminal's own suspend would.
 fn suspend() {
     if let Err(error) =
         rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::STOP)

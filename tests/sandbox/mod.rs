@@ -5,6 +5,7 @@
     clippy::print_stderr,
     reason = "the log of a failed test is for a person"
 )]
+#![expect(clippy::panic, reason = "a wait that fails tells what it waited for")]
 
 use std::fs;
 use std::path::PathBuf;
@@ -13,6 +14,22 @@ use std::process::Output;
 use std::process::Stdio;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc;
+use std::time::Duration;
+
+/// More than any command waits by itself.
+const PATIENCE: Duration = Duration::from_secs(150);
+
+/// What `work` gives, if it gives it in time.
+pub(crate) fn within<T: Send + 'static>(
+    patience: Duration,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
+    let (told, done) = mpsc::channel();
+    // Nobody listens any more when it comes too late.
+    std::thread::spawn(move || told.send(work()).unwrap_or_default());
+    done.recv_timeout(patience).ok()
+}
 
 pub(crate) struct Sandbox {
     pub(crate) home: PathBuf,
@@ -62,8 +79,18 @@ impl Sandbox {
         ]
     }
 
+    #[track_caller]
     pub(crate) fn run(&self, args: &[&str]) -> Ran {
-        Ran::from(self.command(args).output().unwrap())
+        let mut command = self.command(args);
+        let child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let pid = child.id();
+        let ended = within(PATIENCE, move || child.wait_with_output().unwrap());
+        let output = ended.unwrap_or_else(|| panic!("{args:?} (process {pid}) does not end"));
+        Ran::from(output)
     }
 
     /// As [`Self::run`], for commands that must succeed.

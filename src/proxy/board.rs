@@ -87,7 +87,8 @@ pub struct Board {
 
 #[derive(Debug)]
 struct Inner {
-    terminals: Mutex<HashMap<Arc<str>, Activity>>,
+    /// Each activity is shared with the entries that stand on it, so that a change looks nothing up.
+    terminals: Mutex<HashMap<Arc<str>, Arc<Mutex<Activity>>>>,
     version: watch::Sender<u64>,
 }
 
@@ -105,11 +106,9 @@ impl Default for Board {
 impl Board {
     /// What a terminal is doing; nothing for one that never asked.
     pub fn activity(&self, terminal: &str) -> Activity {
-        self.inner
-            .terminals
-            .lock()
-            .get(terminal)
-            .cloned()
+        let found = self.inner.terminals.lock().get(terminal).cloned();
+        found
+            .map(|activity| activity.lock().clone())
             .unwrap_or_default()
     }
 
@@ -126,19 +125,27 @@ impl Board {
 
     /// An exchange of this terminal begins.
     pub(super) fn enter(&self, terminal: &Arc<str>, session: Option<&str>) -> Entry {
-        {
+        let activity = {
             let mut terminals = self.inner.terminals.lock();
-            let activity = terminals.entry(terminal.clone()).or_default();
+            match terminals.get(terminal) {
+                Some(activity) => activity.clone(),
+                None => terminals.entry(terminal.clone()).or_default().clone(),
+            }
+        };
+        {
+            let mut activity = activity.lock();
             activity.requests += 1;
-            *activity.count(Phase::Queued) += 1;
-            if let Some(session) = session {
+            activity.queued += 1;
+            if let Some(session) = session
+                && activity.session.as_deref() != Some(session)
+            {
                 activity.session = Some(session.to_owned());
             }
         }
         self.changed();
         Entry {
             board: self.clone(),
-            terminal: terminal.clone(),
+            activity,
             phase: Phase::Queued,
             ended: None,
         }
@@ -157,7 +164,7 @@ impl Board {
 #[derive(Debug)]
 pub(super) struct Entry {
     board: Board,
-    terminal: Arc<str>,
+    activity: Arc<Mutex<Activity>>,
     phase: Phase,
     ended: Option<(Outcome, Tokens)>,
 }
@@ -167,9 +174,9 @@ impl Entry {
         if self.phase == phase {
             return;
         }
-        if let Some(activity) = self.board.inner.terminals.lock().get_mut(&self.terminal) {
-            let leaving = activity.count(self.phase);
-            *leaving = leaving.saturating_sub(1);
+        {
+            let mut activity = self.activity.lock();
+            *activity.count(self.phase) -= 1;
             *activity.count(phase) += 1;
         }
         self.phase = phase;
@@ -187,10 +194,9 @@ impl Drop for Entry {
         let (outcome, tokens) = self
             .ended
             .unwrap_or((Outcome::Cancelled, Tokens::default()));
-        // A terminal that was forgotten meanwhile is not brought back.
-        if let Some(activity) = self.board.inner.terminals.lock().get_mut(&self.terminal) {
-            let leaving = activity.count(self.phase);
-            *leaving = leaving.saturating_sub(1);
+        {
+            let mut activity = self.activity.lock();
+            *activity.count(self.phase) -= 1;
             activity.last = Some(outcome);
             activity.tokens += tokens;
         }

@@ -19,7 +19,6 @@ use crate::proxy::Proxy;
 use crate::proxy::board::{Entry, Outcome, Phase};
 use crate::proxy::fault::Fault;
 use crate::proxy::listener::Answer;
-use crate::proxy::patience;
 use crate::proxy::stream::{Meter, Relay, Subject};
 use crate::upstream::{
     Connection, Refusal, SendBody, SendError, Upstream, observe, request_headers, response_headers,
@@ -33,6 +32,9 @@ const SHED_TRIES: u32 = 3;
 /// Tries after the first for a failure of unknown meaning.
 const FAILURE_TRIES: u32 = 1;
 
+/// A chunk up to this size is copied, so that the connection's larger read buffer is free for its next use.
+const SMALL: usize = 4096;
+
 /// Most of an error's body that is read to tell its meaning; the rest is dropped with the connection.
 const LONGEST_REFUSAL: usize = 256 * 1024;
 
@@ -44,6 +46,8 @@ pub(super) struct Call {
     /// Path and query below the upstream's base.
     pub(super) path: String,
     pub(super) dialect: Dialect,
+    /// How long the client waits for the head of an answer.
+    pub(super) patience: Duration,
 }
 
 /// What follows a try that brought no answer.
@@ -83,7 +87,7 @@ pub(super) async fn exchange(
         proxy
             .estimator
             .estimate(&subject.model, subject.session(), facts.text_bytes, arrived);
-    let patience = patience::of(&head.headers, &proxy.options).longest;
+    let patience = call.patience;
     let mut entry = proxy.board.enter(&call.terminal, facts.session.as_deref());
     let mut tries = Tries::new(proxy.options.retry_pause);
     let mut place = None;
@@ -174,7 +178,11 @@ async fn receive(body: Incoming, largest: u64) -> Result<(Arc<[Bytes]>, Facts), 
         })?;
         if let Ok(chunk) = frame.into_data() {
             scan.feed(&chunk);
-            chunks.push(chunk);
+            chunks.push(if chunk.len() <= SMALL {
+                Bytes::copy_from_slice(&chunk)
+            } else {
+                chunk
+            });
         }
     }
     Ok((chunks.into(), scan.finish()))
@@ -246,7 +254,7 @@ fn relay(
         .get(CONTENT_TYPE)
         .map_or(&b""[..], |value| value.as_bytes());
     let events = content.starts_with(b"text/event-stream");
-    parts.headers = response_headers(&parts.headers);
+    parts.headers = response_headers(parts.headers);
     let meter = Meter::new(
         proxy.clone(),
         subject,
@@ -254,7 +262,10 @@ fn relay(
         entry,
         Tap::new(dialect, events),
     );
-    Response::from_parts(parts, Answer::Relay(Relay::new(body, meter, events)))
+    Response::from_parts(
+        parts,
+        Answer::Relay(Box::new(Relay::new(body, meter, events))),
+    )
 }
 
 /// The head and the beginning of an answer that is no success.
@@ -277,7 +288,7 @@ fn pass_on(mut parts: http::response::Parts, text: Bytes) -> Result<Response<Ans
         let message = format!("the upstream's gateway answered {}", parts.status.as_u16());
         return Err(Fault::upstream(StatusCode::SERVICE_UNAVAILABLE, message));
     }
-    parts.headers = response_headers(&parts.headers);
+    parts.headers = response_headers(parts.headers);
     parts.headers.remove(http::header::CONTENT_LENGTH);
     Ok(Response::from_parts(parts, Answer::full(text)))
 }

@@ -27,7 +27,7 @@ use crate::proxy::Proxy;
 use crate::proxy::exchange::{Call, exchange};
 use crate::proxy::fault::Fault;
 use crate::proxy::interim::{Signs, share};
-use crate::proxy::patience;
+use crate::proxy::patience::{self, Patience};
 use crate::proxy::route::{Path, split};
 use crate::proxy::stream::{BodyError, Relay};
 use crate::upstream::{Connection, SendBody, Upstream, request_headers, response_headers};
@@ -130,14 +130,14 @@ async fn answer(
     signs: &Signs,
     request: Request<Incoming>,
 ) -> Response<Answer> {
-    let sign_every = patience::of(request.headers(), &proxy.options).sign_every;
-    let mut answer = pin!(dispatch(proxy, aside, request));
+    let patience = patience::of(request.headers(), &proxy.options);
+    let mut answer = pin!(dispatch(proxy, aside, patience, request));
     let answer = loop {
         // Both futures are cheap to ask again: the timer is only made for clients that want signs.
         tokio::select! {
             biased;
             answer = &mut answer => break answer,
-            () = pause(sign_every) => signs.give(),
+            () = pause(patience.sign_every) => signs.give(),
         }
     };
     answer.unwrap_or_else(|fault| {
@@ -156,6 +156,7 @@ async fn pause(length: Option<Duration>) {
 async fn dispatch(
     proxy: &Arc<Proxy>,
     aside: &AsideHandler,
+    patience: Patience,
     request: Request<Incoming>,
 ) -> Result<Response<Answer>, Fault> {
     check_origin(&request)?;
@@ -189,7 +190,7 @@ async fn dispatch(
                     "kimiq has nothing at this path",
                 ));
             };
-            return forward(proxy, ANONYMOUS.into(), upstream, path, request).await;
+            return forward(proxy, ANONYMOUS.into(), upstream, path, patience, request).await;
         }
     };
     let rest = if rest.starts_with('/') {
@@ -197,7 +198,7 @@ async fn dispatch(
     } else {
         format!("/{rest}")
     };
-    forward(proxy, terminal, upstream, rest, request).await
+    forward(proxy, terminal, upstream, rest, patience, request).await
 }
 
 async fn forward(
@@ -205,6 +206,7 @@ async fn forward(
     terminal: Arc<str>,
     upstream: Arc<Upstream>,
     path: String,
+    patience: Patience,
     request: Request<Incoming>,
 ) -> Result<Response<Answer>, Fault> {
     let bare = path.split('?').next().unwrap_or_default();
@@ -215,8 +217,10 @@ async fn forward(
                 upstream,
                 path,
                 dialect,
+                patience: patience.longest,
             };
-            exchange(proxy, call, request).await
+            // Boxed, because a future of this size would be moved through every caller's.
+            Box::pin(exchange(proxy, call, request)).await
         }
         _ => pass_through(proxy, &upstream, &path, request).await,
     }
@@ -246,7 +250,7 @@ async fn pass_through(
     let answer =
         sent.map_err(|error| Fault::upstream(StatusCode::BAD_GATEWAY, error.to_string()))?;
     let (mut parts, body) = answer.into_parts();
-    parts.headers = response_headers(&parts.headers);
+    parts.headers = response_headers(parts.headers);
     Ok(Response::from_parts(parts, Answer::Through(body)))
 }
 
@@ -309,7 +313,7 @@ fn named(proxy: &Proxy, route: &str) -> Result<Arc<Upstream>, Fault> {
 #[derive(Debug)]
 pub(super) enum Answer {
     /// A model's answer, metered.
-    Relay(Relay),
+    Relay(Box<Relay>),
     /// An answer that is none of a model.
     Through(Incoming),
     /// Words of our own.
@@ -333,7 +337,7 @@ impl Body for Answer {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.get_mut() {
-            Self::Relay(body) => Pin::new(body).poll_frame(context),
+            Self::Relay(body) => Pin::new(&mut **body).poll_frame(context),
             Self::Through(body) => Pin::new(body).poll_frame(context).map_err(Into::into),
             Self::Full(body) => Pin::new(body)
                 .poll_frame(context)

@@ -5,10 +5,13 @@
 
 use std::time::Duration;
 
-use http::HeaderMap;
 use http::header::USER_AGENT;
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::proxy::Options;
+
+/// Where the official client libraries tell what they run on.
+const RUNTIME: HeaderName = HeaderName::from_static("x-stainless-runtime");
 
 /// The clients' own limit on a request without a byte of its answer is 600 s; 10 s less lets an answer still arrive.
 const TOTAL: Duration = Duration::from_secs(590);
@@ -24,14 +27,8 @@ pub(super) struct Patience {
 
 /// Reads a client's patience off its headers.
 pub(super) fn of(headers: &HeaderMap, options: &Options) -> Patience {
-    let text = |name: &str| {
-        headers
-            .get(name)
-            .and_then(|value| value.to_str().ok())
-            .unwrap_or_default()
-    };
-    let runs_on_node = text(USER_AGENT.as_str()).starts_with("kimi-code-cli/")
-        || text("x-stainless-runtime") == "node";
+    let text = |name: HeaderName| headers.get(name).map_or(&b""[..], HeaderValue::as_bytes);
+    let runs_on_node = text(USER_AGENT).starts_with(b"kimi-code-cli/") || text(RUNTIME) == b"node";
     Patience {
         longest: options.max_wait.unwrap_or(TOTAL),
         sign_every: runs_on_node.then_some(options.sign_every),

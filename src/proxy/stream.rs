@@ -159,7 +159,7 @@ impl Drop for Meter {
 #[derive(Debug)]
 pub(super) struct Relay {
     upstream: Incoming,
-    meter: Option<Box<Meter>>,
+    meter: Option<Meter>,
     /// An event stream must show its end; a plain answer's end is the connection's business.
     must_end: bool,
     watched: Watched,
@@ -170,7 +170,7 @@ impl Relay {
         Self {
             upstream,
             watched: meter.proxy.stalls.watch(),
-            meter: Some(Box::new(meter)),
+            meter: Some(meter),
             must_end,
         }
     }

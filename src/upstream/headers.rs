@@ -46,8 +46,12 @@ pub fn request_headers(headers: &HeaderMap, upstream: &Upstream) -> HeaderMap {
 }
 
 /// The upstream's headers as the client is to see them.
-pub fn response_headers(headers: &HeaderMap) -> HeaderMap {
-    crossing(headers, |_| true)
+pub fn response_headers(headers: HeaderMap) -> HeaderMap {
+    if headers.keys().any(|name| is_hop_by_hop(name.as_str())) {
+        crossing(&headers, |_| true)
+    } else {
+        headers
+    }
 }
 
 /// Headers that are not about the connection they came over, and that `wanted` takes.

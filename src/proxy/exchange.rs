@@ -98,6 +98,7 @@ pub(super) async fn exchange(
             budgeted: call.upstream.kind().has_token_budgets(),
             patience,
             again: place.take(),
+            ..Ask::default()
         };
         let permit = match proxy.gate.admit(ask).await {
             Ok(permit) => permit,

@@ -174,34 +174,31 @@ impl Oracle {
         upstream: &Upstream,
     ) -> bool {
         let rules = upstream.rules();
-        (0..3).all(|d| {
+        let begin = slot(at);
+        let length = match rules.window {
+            Window::Rolling => MINUTE,
+            Window::Fixed => begin % (MINUTE - 1) + 1,
+        };
+        let limits: [u64; 3] = std::array::from_fn(|d| {
             let full = upstream.limits()[d];
             let elsewhere = upstream.foreign(d).max(full * rules.foreign / 100);
-            let elsewhere = elsewhere + elsewhere / 20;
-            let limit = full.saturating_sub(elsewhere);
-            let new: Vec<(usize, u64)> = charges
-                .iter()
-                .filter(|c| c.0 == d)
-                .map(|c| (c.1, c.2))
-                .collect();
-            let inner = if rules.inner {
-                // What is in the window before a request is admitted must be below a quarter.
-                Some(limit / 4)
-            } else {
-                self.kind.pace.then_some(limit / 4)
-            };
-            let (length, open) = match rules.window {
-                Window::Rolling => (MINUTE, self.rolls(d, &new, limit)),
-                Window::Fixed => (slot(at) % (MINUTE - 1) + 1, self.stays(d, &new, limit)),
-            };
-            // At the door the upstream looks at what it has counted so far.
-            let begin = slot(at);
+            full.saturating_sub(elsewhere + elsewhere / 20)
+        });
+        // At the door the upstream looks at what it has counted so far.
+        let open = (0..3).all(|d| {
+            let limit = limits[d];
             let counted = self.sum(d, (begin + 1).saturating_sub(length), begin);
-            let minute = open && counted + need[d] <= limit && counted < limit;
-            // An inner window is asked before a request, not after it.
-            let paced = inner
-                .is_none_or(|most| self.sum(d, begin + 1 - INNER.min(begin + 1), begin) < most);
-            minute && paced
+            let paced = !(rules.inner || self.kind.pace)
+                || self.sum(d, (begin + 1).saturating_sub(INNER), begin) < limit / 4;
+            paced && counted < limit && counted + need[d] <= limit
+        });
+        open && (0..3).all(|d| {
+            let new = charges.iter().filter(|c| c.0 == d);
+            let new: Vec<(usize, u64)> = new.map(|c| (c.1, c.2)).collect();
+            match rules.window {
+                Window::Rolling => self.rolls(d, &new, limits[d]),
+                Window::Fixed => self.stays(d, &new, limits[d]),
+            }
         })
     }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use fastrand::Rng;
+use kimiq::limits::Budget;
 use kimiq::usage::{Observation, Tokens};
 
 use super::load::Job;
@@ -43,8 +44,8 @@ pub(crate) trait Policy {
         None
     }
 
-    /// How long a request that waits is said to wait still.
-    fn eta(&self, _job: usize, _now: Duration) -> Option<Duration> {
+    /// How long a request that waits is said to wait still, and for what.
+    fn why(&self, _job: usize, _now: Duration) -> Option<(Duration, Budget)> {
         None
     }
 }

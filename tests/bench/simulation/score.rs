@@ -2,6 +2,17 @@
 
 use std::time::Duration;
 
+use kimiq::limits::Budget;
+
+/// What a request may wait for.
+pub(crate) const BUDGETS: [Budget; 5] = [
+    Budget::Prompt,
+    Budget::Uncached,
+    Budget::Generated,
+    Budget::Requests,
+    Budget::Pause,
+];
+
 /// Counts of one run, or of several.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Score {
@@ -24,6 +35,8 @@ pub(crate) struct Score {
     pub(crate) hits: f64,
     /// Share of each budget that was used.
     pub(crate) used: [f64; 3],
+    /// Requests that had to wait, by what they were told to wait for, in the order of [`BUDGETS`].
+    pub(crate) waited_for: [f64; 5],
     /// Seconds predicted on joining the queue, and what they became.
     pub(crate) etas: Vec<(f64, f64)>,
     /// The same, asked five seconds later.
@@ -52,6 +65,9 @@ impl Score {
                 mean(|s| s.used[1]),
                 mean(|s| s.used[2]),
             ],
+            waited_for: std::array::from_fn(|b| {
+                all.iter().map(|s| s.waited_for[b]).sum::<f64>() / n
+            }),
             etas: all.iter().flat_map(|s| s.etas.clone()).collect(),
             later: all.iter().flat_map(|s| s.later.clone()).collect(),
         }

@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use fastrand::Rng;
-use kimiq::limits::{Ask, Decision, Ending, Id, Limiter, Moment, Options, RefusalKind, Ticket};
+use kimiq::limits::{
+    Ask, Budget, Decision, Ending, Id, Limiter, Moment, Options, RefusalKind, Ticket,
+};
 use kimiq::usage::{Estimate, Estimator};
 use tokio::time::Instant;
 
@@ -199,9 +201,9 @@ impl Policy for Shipped {
             .map(|at| at.saturating_sub(origin()))
     }
 
-    fn eta(&self, job: usize, now: Duration) -> Option<Duration> {
+    fn why(&self, job: usize, now: Duration) -> Option<(Duration, Budget)> {
         let wait = self.limiter.why(*self.ids.get(&job)?, moment(now))?;
-        Some(Duration::from_millis(wait.eta_ms))
+        Some((Duration::from_millis(wait.eta_ms), wait.budget))
     }
 }
 

@@ -376,20 +376,21 @@ fn waits(size: Size) -> String {
         .collect();
     let pairs: Vec<(Scene, Who)> = cases.iter().map(|(_, s)| (s.clone(), KIMIQ)).collect();
     let scores = play_all(&pairs, size.seeds);
-    let mut text = "\n## What was predicted and what happened: (actual - predicted) / actual\n\n| scene | asked | waits | within 20 % | within 20 % or 1 s | p5 | p25 | p50 | p75 | p95 |\n|---|---|---|---|---|---|---|---|---|---|\n".to_owned();
+    let mut text = "\n## What was predicted and what happened: (actual - predicted) / actual\n\n| scene | asked | waits | within 20 % | within 20 % or 1 s | p5 | p25 | p50 | p75 | p95 | waits for prompt, uncached, generated, requests, pause |\n|---|---|---|---|---|---|---|---|---|---|---|\n".to_owned();
     let mut all = (Vec::new(), Vec::new());
     for ((name, _), score) in cases.iter().zip(&scores) {
         all.0.extend(score.etas.clone());
         all.1.extend(score.later.clone());
-        text += &spread(name, "on joining", &score.etas);
-        text += &spread(name, "5 s later", &score.later);
+        let whys = score.waited_for.map(|n| format!("{n:.0}")).join(", ");
+        text += &spread(name, "on joining", &score.etas, &whys);
+        text += &spread(name, "5 s later", &score.later, "");
     }
-    text += &spread("all", "on joining", &all.0);
-    text += &spread("all", "5 s later", &all.1);
+    text += &spread("all", "on joining", &all.0, "");
+    text += &spread("all", "5 s later", &all.1, "");
     text
 }
 
-fn spread(name: &str, asked: &str, pairs: &[(f64, f64)]) -> String {
+fn spread(name: &str, asked: &str, pairs: &[(f64, f64)], whys: &str) -> String {
     let errors: Vec<f64> = pairs
         .iter()
         .map(|(predicted, actual)| (actual - predicted) / actual.max(0.001))
@@ -404,5 +405,5 @@ fn spread(name: &str, asked: &str, pairs: &[(f64, f64)]) -> String {
     for percent in [5, 25, 50, 75, 95] {
         write!(text, " | {:+.2}", quantile(errors.clone(), percent)).unwrap_or_default();
     }
-    text + " |\n"
+    format!("{text} | {whys} |\n")
 }

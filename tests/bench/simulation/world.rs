@@ -8,11 +8,12 @@ use std::collections::BinaryHeap;
 use std::time::Duration;
 
 use fastrand::Rng;
+use kimiq::limits::Budget;
 use kimiq::usage::Observation;
 
 use super::load::{Agent, Job, Shape, count, whole};
 use super::policy::{Client, Move, Policy, Told};
-use super::score::{Backlog, Score, jain};
+use super::score::{BUDGETS, Backlog, Score, jain};
 use super::upstream::{Course, Rules, Upstream};
 
 /// How often the tokens of a stream are looked at.
@@ -167,7 +168,7 @@ impl World<'_> {
             Event::Ended(job) => self.ended(job),
             Event::Look(job) => {
                 if self.fates[job].waiting
-                    && let Some(eta) = self.policy.eta(job, self.now)
+                    && let Some((eta, _)) = self.policy.why(job, self.now)
                 {
                     self.fates[job].later = Some((self.now, eta));
                 }
@@ -206,8 +207,9 @@ impl World<'_> {
         });
         self.tell(id, Event::Retry(id));
         if self.fates[id].waiting
-            && let Some(eta) = self.policy.eta(id, self.now)
+            && let Some((eta, budget)) = self.policy.why(id, self.now)
         {
+            self.score.waited_for[slot(budget)] += 1.0;
             self.fates[id].eta = Some(eta);
             self.after(Duration::from_secs(5), Event::Look(id));
         }
@@ -397,4 +399,9 @@ impl World<'_> {
         self.score.runs = 1.0;
         self.score
     }
+}
+
+/// The order of [`BUDGETS`].
+fn slot(budget: Budget) -> usize {
+    BUDGETS.iter().position(|one| *one == budget).unwrap_or(0)
 }

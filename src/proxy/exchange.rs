@@ -98,6 +98,7 @@ pub(super) async fn exchange(
             budgeted: call.upstream.kind().has_token_budgets(),
             patience,
             again: place.take(),
+            ..Ask::default()
         };
         let permit = match proxy.gate.admit(ask).await {
             Ok(permit) => permit,
@@ -211,7 +212,7 @@ async fn send(
     tries: &Tries,
     permit: &Permit,
 ) -> Result<Response<Incoming>, SendError> {
-    let headers = request_headers(head.headers.clone(), &call.upstream);
+    let headers = request_headers(&head.headers, &call.upstream);
     let connection = if tries.reconnected {
         Connection::Fresh
     } else {
@@ -246,7 +247,7 @@ fn relay(
         .get(CONTENT_TYPE)
         .map_or(&b""[..], |value| value.as_bytes());
     let events = content.starts_with(b"text/event-stream");
-    parts.headers = response_headers(parts.headers);
+    parts.headers = response_headers(&parts.headers);
     let meter = Meter::new(
         proxy.clone(),
         subject,
@@ -277,7 +278,7 @@ fn pass_on(mut parts: http::response::Parts, text: Bytes) -> Result<Response<Ans
         let message = format!("the upstream's gateway answered {}", parts.status.as_u16());
         return Err(Fault::upstream(StatusCode::SERVICE_UNAVAILABLE, message));
     }
-    parts.headers = response_headers(parts.headers);
+    parts.headers = response_headers(&parts.headers);
     parts.headers.remove(http::header::CONTENT_LENGTH);
     Ok(Response::from_parts(parts, Answer::full(text)))
 }

@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use fastrand::Rng;
+use kimiq::limits::Class;
 
 /// Tokens of the system prompt and the tools: the prefix that survives a compaction.
 const SYSTEM: u64 = 12_000;
@@ -65,15 +66,13 @@ pub(crate) const LONG: Shape = Shape {
     growth: 2_000.0,
 };
 
-/// What a request is to its terminal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Class {
-    /// A person typed and waits.
-    Typed,
-    /// Tool results go back.
-    Loop,
-    /// A subagent or a compaction.
-    Background,
+/// A message of a conversation.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Message {
+    /// Its name: no two messages are equal.
+    pub(crate) hash: u64,
+    pub(crate) bytes: u64,
+    pub(crate) by_model: bool,
 }
 
 /// One model request, with everything that will be true about it.
@@ -87,8 +86,12 @@ pub(crate) struct Job {
     /// Tokens in common with what the session sent before.
     pub(crate) shared: u64,
     pub(crate) output: u64,
-    /// Bytes of the prompt's text.
+    /// Bytes of the prompt's text: system text and tools, then the messages.
     pub(crate) bytes: u64,
+    pub(crate) head: u64,
+    pub(crate) messages: Vec<Message>,
+    /// Bytes of the answer.
+    pub(crate) output_bytes: u64,
     /// Tokens a second while the answer streams.
     pub(crate) pace: f64,
     /// From the limiter to the upstream.
@@ -108,9 +111,10 @@ pub(crate) struct Agent {
     shape: Shape,
     background: bool,
     rng: Rng,
-    /// Tokens and bytes of the conversation so far.
+    /// Tokens of the conversation so far, and its bytes.
     context: u64,
-    bytes: u64,
+    head: u64,
+    messages: Vec<Message>,
     /// Tokens of it that the upstream saw before.
     shared: u64,
     compacting: bool,
@@ -127,14 +131,17 @@ impl Agent {
     ) -> Self {
         let mut rng = Rng::with_seed(seed.wrapping_mul(1_000_003) + number as u64);
         let context = rng.u64(shape.begin.0..=shape.begin.1);
-        let bytes = in_bytes(&mut rng, context);
+        // All agents have one system prompt and the same tools.
+        let head = SYSTEM * 4;
+        let messages = vec![message(&mut rng, context - SYSTEM)];
         Self {
             terminal,
             shape,
             background,
             rng,
             context,
-            bytes,
+            head,
+            messages,
             shared: 0,
             compacting: false,
             typed: true,
@@ -150,12 +157,13 @@ impl Agent {
     pub(crate) fn next(&mut self, id: usize, agent: usize, now: Duration, kept: (u64, u64)) -> Job {
         let rng = &mut self.rng;
         let median = if self.compacting { 1_500.0 } else { 260.0 };
-        let output = log_normal(rng, median, 1.2);
+        let output = whole(log_normal(rng, median, 1.2)).clamp(1, LONGEST_OUTPUT);
+        let output_bytes = in_bytes(rng, output);
         let slow = if rng.u32(..25) == 0 { 5.5 } else { 1.0 };
         let class = if self.background || self.compacting {
             Class::Background
         } else if self.typed {
-            Class::Typed
+            Class::Interactive
         } else {
             Class::Loop
         };
@@ -166,8 +174,11 @@ impl Agent {
             class,
             prompt: self.context,
             shared: self.shared,
-            output: whole(output).clamp(1, LONGEST_OUTPUT),
-            bytes: self.bytes,
+            output,
+            bytes: self.head + self.messages.iter().map(|m| m.bytes).sum::<u64>(),
+            head: self.head,
+            messages: self.messages.clone(),
+            output_bytes,
             pace: (30.0 + 40.0 * rng.f64()) / slow,
             way: Duration::from_micros(rng.u64(10_000..60_000)),
             kept: Duration::from_millis(rng.u64(kept.0 * 1000..=kept.1 * 1000)),
@@ -182,15 +193,20 @@ impl Agent {
         if self.compacting {
             self.compacting = false;
             self.context = rng.u64(self.shape.fresh.0..=self.shape.fresh.1);
-            self.bytes = in_bytes(rng, self.context);
+            self.messages = vec![message(rng, self.context - SYSTEM)];
             self.shared = SYSTEM;
         } else {
             let sigma = 1.0;
             let median = self.shape.growth / f64::exp(sigma * sigma / 2.0);
-            let new = job.output + whole(log_normal(rng, median, sigma)).clamp(50, 60_000);
+            let new = whole(log_normal(rng, median, sigma)).clamp(50, 60_000);
             self.shared = job.prompt + job.output;
-            self.context = job.prompt + new;
-            self.bytes += in_bytes(rng, new);
+            self.context = self.shared + new;
+            self.messages.push(Message {
+                hash: rng.u64(..),
+                bytes: job.output_bytes,
+                by_model: true,
+            });
+            self.messages.push(message(rng, new));
             self.compacting = self.context > self.shape.full;
         }
         self.typed = !self.background && !self.compacting && rng.u32(..15) == 0;
@@ -202,6 +218,15 @@ impl Agent {
     pub(crate) fn failed(&mut self) -> Duration {
         self.typed = !self.background;
         Duration::from_secs_f64(30.0)
+    }
+}
+
+/// A message of so many tokens, not said by the model.
+fn message(rng: &mut Rng, tokens: u64) -> Message {
+    Message {
+        hash: rng.u64(..),
+        bytes: in_bytes(rng, tokens),
+        by_model: false,
     }
 }
 

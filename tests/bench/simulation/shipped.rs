@@ -10,7 +10,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use fastrand::Rng;
 use kimiq::limits::{
-    Ask, Budget, Decision, Ending, Id, Limiter, Moment, Options, RefusalKind, Ticket,
+    Ask, Budget, Class, Decision, Ending, Id, Limiter, Moment, Options, RefusalKind, Ticket,
 };
 use kimiq::usage::{Estimate, Estimator};
 use tokio::time::Instant;
@@ -56,6 +56,7 @@ pub(crate) struct Shipped {
     ids: HashMap<usize, Id>,
     jobs: HashMap<Id, usize>,
     estimates: HashMap<usize, Estimate>,
+    answered: HashMap<usize, Duration>,
 }
 
 impl Shipped {
@@ -75,6 +76,7 @@ impl Shipped {
             ids: HashMap::new(),
             jobs: HashMap::new(),
             estimates: HashMap::new(),
+            answered: HashMap::new(),
         }
     }
 
@@ -99,15 +101,24 @@ impl Shipped {
             Order::Shipped => job.terminal.to_string(),
             Order::Fifo => String::new(),
         };
+        let class = match self.order {
+            Order::Shipped => job.class,
+            Order::Fifo => Class::Loop,
+        };
+        let age = now.saturating_sub(self.answered.get(&job.agent).copied().unwrap_or_default());
         let ask = Ask {
             pool: self.pool.clone(),
             terminal: terminal.into(),
+            session: job.agent.to_string().into(),
+            class,
             prompt: estimate.prompt,
             uncached: estimate.uncached,
+            cached: estimate.prompt - estimate.uncached,
+            cache_expires_in: Duration::from_mins(5).checked_sub(age),
             max_tokens: Some(MAX_TOKENS),
-            budgeted: true,
             patience: PATIENCE,
             again,
+            ..Ask::default()
         };
         let id = self.limiter.arrive(ask, moment(now));
         self.ids.insert(job.id, id);
@@ -176,8 +187,7 @@ impl Policy for Shipped {
             }
             Told::Begun(_, seen) => self.limiter.observe(&pool, seen, moment(now)),
             Told::Streamed(job, tokens) => {
-                // A token of an answer has about as many bytes as one of a prompt.
-                let bytes = whole(count(tokens) * 3.8);
+                let bytes = job.output_bytes * tokens / job.output;
                 let told = self.estimator.output(MODEL, bytes);
                 if let Some(&id) = self.ids.get(&job.id) {
                     self.limiter.streamed(id, told, moment(now));
@@ -185,6 +195,7 @@ impl Policy for Shipped {
             }
             Told::Ended(job, tokens) => {
                 self.estimates.remove(&job.id);
+                self.answered.insert(job.agent, now);
                 self.end(job, Ending::Settled(tokens), now);
                 let session = job.agent.to_string();
                 let at = self.base + now;

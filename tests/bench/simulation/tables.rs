@@ -407,3 +407,18 @@ fn spread(name: &str, asked: &str, pairs: &[(f64, f64)], whys: &str) -> String {
     }
     format!("{text} | {whys} |\n")
 }
+
+/// A short version of the tables: kimiq's own scores, by scene.
+pub(crate) fn short() -> Vec<(String, Score)> {
+    let scenes: Vec<(String, Scene)> = SHAPES
+        .iter()
+        .flat_map(|&shape| {
+            [8, 16, 64].map(|n| (format!("{} {n}", shape.name), Scene::new(shape, n, 12)))
+        })
+        .chain([("greedy terminal".to_owned(), greedy(LONG, 7, 12))])
+        .collect();
+    let pairs: Vec<(Scene, Who)> = scenes.iter().map(|(_, s)| (s.clone(), KIMIQ)).collect();
+    let scores = play_all(&pairs, 2);
+    let names = scenes.into_iter().map(|(name, _)| name);
+    names.zip(scores).collect()
+}

@@ -226,6 +226,7 @@ impl Pair {
             budgeted: true,
             patience,
             again,
+            ..Ask::default()
         };
         let id = self.limiter.arrive(ask, self.moment());
         let earlier = again.and_then(|ticket| {

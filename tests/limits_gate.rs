@@ -67,7 +67,7 @@ fn ask(prompt: u64) -> Ask {
         max_tokens: None,
         budgeted: true,
         patience: Duration::from_mins(5),
-        again: None,
+        ..Ask::default()
     }
 }
 

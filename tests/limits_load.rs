@@ -167,7 +167,7 @@ fn ask(load: Load, pool: &Arc<str>) -> Ask {
         max_tokens: Some(128_000),
         budgeted: true,
         patience: Duration::from_mins(10),
-        again: None,
+        ..Ask::default()
     }
 }
 

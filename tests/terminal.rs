@@ -14,6 +14,7 @@ use kimiq::terminal::Spec;
 use kimiq::terminal::Terminal;
 use kimiq::terminal::become_subreaper;
 use kimiq::terminal::end_marked;
+use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
@@ -250,45 +251,61 @@ async fn a_half_told_frame_is_shown_after_its_time() {
     terminal.end(&Ending::now()).await;
 }
 
-/// Everything that usually gets away: `nohup`, a session of its own, a double fork, a cleared environment, a deaf one.
-const RUNAWAYS: &str = "
-    nohup sleep 1001 >/dev/null 2>&1 &
-    setsid sleep 1002 &
-    (setsid sh -c 'sleep 1003 & sleep 1004' &)
-    env -i setsid sleep 1005 &
-    sh -c 'trap \"\" HUP TERM INT; sleep 1006; sleep 1007' &
-    echo up; ";
+/// Everything that usually gets away: `nohup`, a session of its own, a double fork, a cleared environment, deaf ones.
+/// Each tells its number when it is there.
+const RUNAWAYS: &str = r#"
+    nohup sh -c 'echo pid=$$ >/dev/tty; exec sleep 1000' >/dev/null 2>&1 &
+    setsid sh -c 'echo pid=$$; exec sleep 1000' &
+    (setsid sh -c 'sh -c "echo pid=\$\$; exec sleep 1000" & echo pid=$$; sleep 1000; :' &)
+    env -i setsid sh -c 'echo pid=$$; exec sleep 1000' &
+    sh -c 'trap "" HUP TERM INT; echo pid=$$; sleep 1000; sleep 1000' &
+    exec cat"#;
 
-fn sleepers(from: u32, marker: &str) -> Vec<i32> {
-    let mut found = carriers(marker);
-    for entry in fs::read_dir("/proc").unwrap().flatten() {
-        let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        let line = String::from_utf8_lossy(&line).replace('\0', " ");
-        for number in from..from + 10 {
-            if line.trim() == format!("sleep {number}") {
-                found.push(entry.file_name().to_string_lossy().parse().unwrap());
-            }
-        }
-    }
-    found
+/// Whether the process runs; one that has ended and waits for its parent does not.
+fn runs(pid: &str) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat"))
+        .is_ok_and(|stat| !stat.rsplit(") ").next().unwrap().starts_with('Z'))
 }
 
 #[tokio::test]
 async fn an_end_leaves_nobody() {
     become_subreaper();
     let marker = marker("family");
-    let (terminal, _events) = start(&format!("{RUNAWAYS} cat"), Some(&marker));
-    seen(&terminal, "up").await;
-    assert!(sleepers(1001, &marker).len() >= 6);
-    let exit = terminal
-        .end(&Ending::polite(b"\x04", Duration::from_secs(10)))
-        .await;
+    let (terminal, _events) = start(RUNAWAYS, Some(&marker));
+    let mut changes = terminal.changes();
+    let pids = timeout(LONG, async {
+        loop {
+            let text = terminal.screen().text();
+            let pids: Vec<String> = text
+                .split_whitespace()
+                .filter_map(|word| Some(word.strip_prefix("pid=")?.to_owned()))
+                .collect();
+            if pids.len() == 6 {
+                return pids;
+            }
+            changes.changed().await.unwrap();
+        }
+    })
+    .await
+    .unwrap();
+    assert!(pids.iter().all(|pid| runs(pid)));
+    // As a host does it: in a task of its own.
+    let tasks = TaskTracker::new();
+    let exit = tasks
+        .spawn(async move {
+            let ending = Ending::polite(&[(b"\x04", Duration::from_secs(10))]);
+            terminal.end(&ending).await
+        })
+        .await
+        .unwrap();
     assert_eq!(
         exit,
         code(0),
         "the farewell was enough for the program itself"
     );
-    assert_eq!(sleepers(1001, &marker), Vec::<i32>::new());
+    let left: Vec<&String> = pids.iter().filter(|pid| runs(pid)).collect();
+    assert!(left.is_empty(), "{left:?}");
+    assert_eq!(carriers(&marker), Vec::<i32>::new());
 }
 
 #[tokio::test]
@@ -300,7 +317,7 @@ async fn a_deaf_program_is_killed() {
     );
     seen(&terminal, "up").await;
     let exit = terminal
-        .end(&Ending::polite(b"\x03", Duration::from_millis(50)))
+        .end(&Ending::polite(&[(b"\x03", Duration::from_millis(50))]))
         .await;
     assert_eq!(exit.signal, Some(9));
     assert_eq!(carriers(&marker), Vec::<i32>::new());
@@ -340,6 +357,20 @@ async fn a_missing_folder_or_program_is_told() {
     spec.cwd = std::env::temp_dir();
     let program = Terminal::spawn(spec, &tracker, events).unwrap_err();
     assert!(program.to_string().contains("no-such-program"));
+}
+
+#[tokio::test]
+async fn the_end_is_told_whatever_was_not_fetched() {
+    let script = "i=0; while [ $i -lt 2000 ]; do printf '\\033]133;A\\007\\033]133;B\\007'; i=$((i+1)); done; printf '\\033]9;done\\007'";
+    let (terminal, mut events) = start(script, None);
+    assert_eq!(ended(&terminal).await, code(0));
+    let mut told = Vec::new();
+    while let Some((_, event)) = timeout(LONG, events.recv()).await.unwrap() {
+        told.push(event);
+    }
+    assert!(told.len() < 2000, "{} events were kept", told.len());
+    assert!(told.contains(&Event::Signal(Signal::Notify("done".to_owned()))));
+    assert_eq!(told.last(), Some(&Event::Exited(code(0))));
 }
 
 /// What a session of Kimi Code 2.1.0 wrote at 80x24: start, trust question, a message, thinking, an approval, a command,
@@ -439,5 +470,70 @@ fn the_table_of_a_real_answer_has_straight_borders() {
     assert!(rows.len() >= 2, "{}", screen.text());
     for row in &rows {
         assert_eq!(border(*row), border(rows[0]), "{}", screen.text());
+    }
+}
+
+/// Bytes as programs and line noise make them: sequences with any numbers, text of any width, halves.
+fn noise() -> impl Strategy<Value = Vec<u8>> {
+    let piece = prop_oneof![
+        any::<Vec<u8>>(),
+        "\\PC{0,12}".prop_map(String::into_bytes),
+        (
+            "[?>=<!]?",
+            prop::collection::vec(any::<u16>(), 0..4),
+            "[ $'\"]?[@-~]"
+        )
+            .prop_map(|(mark, numbers, end)| {
+                let numbers: Vec<String> = numbers.iter().map(ToString::to_string).collect();
+                format!("\x1b[{mark}{}{end}", numbers.join(";")).into_bytes()
+            }),
+        (0..200u16, 0..200u16)
+            .prop_map(|(row, column)| format!("\x1b[{row};{column}H").into_bytes()),
+        prop_oneof![
+            Just(6),
+            Just(7),
+            Just(25),
+            Just(69),
+            Just(1047),
+            Just(1049),
+            Just(2026)
+        ]
+        .prop_flat_map(|mode| prop_oneof![
+            Just(format!("\x1b[?{mode}h")),
+            Just(format!("\x1b[?{mode}l"))
+        ])
+        .prop_map(String::into_bytes),
+        "\\]([0-9]{1,3};){1,2}[a-z?]{0,8}(\u{7}|\u{1b}\\\\)?"
+            .prop_map(|text| format!("\x1b{text}").into_bytes()),
+        Just("👨‍👩‍👧‍👦🇩🇪❤️1️⃣👍🏽漢e\u{301}".as_bytes().to_vec()),
+        Just(b"\r\n\x1bM\x1bD\x1b7\x1b8\x1b[4h\x1b[4l\x1b(0q\x1b(B".to_vec()),
+    ];
+    prop::collection::vec(piece, 0..25).prop_map(|pieces| pieces.concat())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(128) })]
+
+    #[test]
+    fn nothing_that_is_written_breaks_a_screen_and_no_cut_matters(
+        steps in prop::collection::vec((noise(), 0..200u16, 0..80u16), 1..5),
+        chunk in 1..9usize,
+    ) {
+        let mut whole = Screen::new(SIZE, 50);
+        let mut cut = Screen::new(SIZE, 50);
+        for (bytes, columns, rows) in &steps {
+            let replies = whole.feed(bytes).replies;
+            let in_parts: Vec<u8> = bytes.chunks(chunk).flat_map(|part| cut.feed(part).replies).collect();
+            prop_assert_eq!(replies.escape_ascii().to_string(), in_parts.escape_ascii().to_string());
+            for screen in [&mut whole, &mut cut] {
+                screen.resize(Size { columns: *columns, rows: *rows });
+            }
+        }
+        prop_assert_eq!(whole.text(), cut.text());
+        prop_assert_eq!(whole.cursor(), cut.cursor());
+        prop_assert_eq!(whole.modes(), cut.modes());
+        prop_assert_eq!(whole.title(), cut.title());
+        let cursor = whole.cursor();
+        prop_assert!(cursor.row < whole.size().rows && cursor.column < whole.size().columns);
     }
 }

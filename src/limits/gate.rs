@@ -301,7 +301,11 @@ impl Shared {
             };
             drop(unclaimed);
         }
-        self.changes.send_modify(|count| *count += 1);
+        self.changes.send_if_modified(|count| {
+            *count += 1;
+            // Waking nobody costs as much as waking somebody.
+            self.changes.receiver_count() > 0
+        });
     }
 }
 

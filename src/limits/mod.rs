@@ -35,7 +35,7 @@ mod saved;
 mod snapshot;
 mod window;
 
-pub use ask::{Ask, Budget, Refusal, RefusalKind, Ticket};
+pub use ask::{Ask, Budget, Class, Refusal, RefusalKind, Ticket};
 pub use gate::{Departure, Gate, Permit};
 pub use limiter::{Decision, Ending, Id, Limiter, Moment};
 pub use options::{HeaderUnit, Options, Ratio};

@@ -145,7 +145,11 @@ impl Board {
     }
 
     fn changed(&self) {
-        self.inner.version.send_modify(|version| *version += 1);
+        self.inner.version.send_if_modified(|version| {
+            *version += 1;
+            // Waking nobody costs as much as waking somebody.
+            self.inner.version.receiver_count() > 0
+        });
     }
 }
 

@@ -14,6 +14,7 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use crate::limits::Ask;
+use crate::limits::Class;
 use crate::limits::Permit;
 use crate::proxy::Proxy;
 use crate::proxy::affinity::Affinity;
@@ -25,8 +26,8 @@ use crate::proxy::stream::{Meter, Relay, Subject};
 use crate::upstream::{
     Connection, Refusal, SendBody, SendError, Upstream, observe, request_headers, response_headers,
 };
-use crate::usage::Tokens;
-use crate::wire::{Dialect, Facts, Scan, Tap};
+use crate::usage::{Estimate, Tokens};
+use crate::wire::{Dialect, Facts, Scan, Tap, Turn};
 
 /// Tries after the first for an upstream that sheds load or cannot be reached.
 const SHED_TRIES: u32 = 3;
@@ -101,10 +102,15 @@ pub(super) async fn exchange(
             terminal: call.terminal.clone(),
             prompt: estimate.prompt,
             uncached: estimate.uncached,
+            cached: estimate.cached,
+            cache_expires_in: estimate.cache_expires_in,
+            class: class(&facts, &estimate),
+            session: subject.session().into(),
             max_tokens: facts.max_output,
             budgeted: kind.has_token_budgets(),
             patience,
             again: place.take(),
+            ..Ask::default()
         };
         let permit = match proxy.gate.admit(ask).await {
             Ok(permit) => permit,
@@ -224,6 +230,16 @@ fn subject(call: &Call, facts: &mut Facts) -> Result<Subject, Fault> {
     })
 }
 
+/// Whether somebody waits for the answer. Agents beside the main one, compactions and titles belong to turns, but
+/// nobody looks at them.
+fn class(facts: &Facts, estimate: &Estimate) -> Class {
+    match facts.turn {
+        _ if estimate.aside || facts.compacts => Class::Background,
+        Turn::Typed => Class::Interactive,
+        Turn::Tools | Turn::Other => Class::Loop,
+    }
+}
+
 /// Sends the request and waits for the head of the answer. The prompt is charged from the moment its last byte left.
 async fn send(
     proxy: &Proxy,
@@ -234,7 +250,7 @@ async fn send(
     tries: &Tries,
     permit: &Permit,
 ) -> Result<Response<Incoming>, SendError> {
-    let mut headers = request_headers(head.headers.clone(), &call.upstream);
+    let mut headers = request_headers(&head.headers, &call.upstream);
     if let Some(affinity) = affinity {
         affinity.mark(&mut headers);
     }
@@ -272,7 +288,7 @@ fn relay(
         .get(CONTENT_TYPE)
         .map_or(&b""[..], |value| value.as_bytes());
     let events = content.starts_with(b"text/event-stream");
-    parts.headers = response_headers(parts.headers);
+    parts.headers = response_headers(&parts.headers);
     let meter = Meter::new(
         proxy.clone(),
         subject,
@@ -303,7 +319,7 @@ fn pass_on(mut parts: http::response::Parts, text: Bytes) -> Result<Response<Ans
         let message = format!("the upstream's gateway answered {}", parts.status.as_u16());
         return Err(Fault::upstream(StatusCode::SERVICE_UNAVAILABLE, message));
     }
-    parts.headers = response_headers(parts.headers);
+    parts.headers = response_headers(&parts.headers);
     parts.headers.remove(http::header::CONTENT_LENGTH);
     Ok(Response::from_parts(parts, Answer::full(text)))
 }

@@ -26,7 +26,7 @@ use tokio_util::task::TaskTracker;
 use crate::proxy::Proxy;
 use crate::proxy::exchange::{Call, exchange};
 use crate::proxy::fault::Fault;
-use crate::proxy::interim::Shared;
+use crate::proxy::interim::{Signs, share};
 use crate::proxy::patience;
 use crate::proxy::route::{Path, split};
 use crate::proxy::stream::{BodyError, Relay};
@@ -60,11 +60,14 @@ pub async fn serve(
     tasks: TaskTracker,
     stop: CancellationToken,
 ) {
+    let stalls = proxy.stalls.clone();
+    let mut sweep = pin!(stalls.sweep());
     loop {
         let accepted = tokio::select! {
             biased;
             () = stop.cancelled() => return,
             accepted = listener.accept() => accepted,
+            never = &mut sweep => match never {},
         };
         match accepted {
             Ok((stream, _)) => {
@@ -93,14 +96,20 @@ async fn connection(
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "a connection keeps its delay");
     }
-    let shared = Shared::new(stream);
-    let signs = shared.clone();
+    let (observed, signs) = match share(stream) {
+        Ok(both) => both,
+        Err(error) => {
+            tracing::warn!(%error, "a connection could not be served");
+            return;
+        }
+    };
+    let signs = Arc::new(signs);
     let service = service_fn(move |request| {
         let (proxy, aside, signs) = (proxy.clone(), aside.clone(), signs.clone());
         async move { Ok::<_, Infallible>(answer(&proxy, &aside, &signs, request).await) }
     });
     let served = http1::Builder::new()
-        .serve_connection(TokioIo::new(shared), service)
+        .serve_connection(TokioIo::new(observed), service)
         .with_upgrades();
     let mut served = pin!(served);
     let ended = tokio::select! {
@@ -118,7 +127,7 @@ async fn connection(
 async fn answer(
     proxy: &Arc<Proxy>,
     aside: &AsideHandler,
-    signs: &Shared,
+    signs: &Signs,
     request: Request<Incoming>,
 ) -> Response<Answer> {
     let sign_every = patience::of(request.headers(), &proxy.options).sign_every;
@@ -128,7 +137,7 @@ async fn answer(
         tokio::select! {
             biased;
             answer = &mut answer => break answer,
-            () = pause(sign_every) => signs.sign_of_life(),
+            () = pause(sign_every) => signs.give(),
         }
     };
     answer.unwrap_or_else(|fault| {
@@ -221,7 +230,7 @@ async fn pass_through(
     request: Request<Incoming>,
 ) -> Result<Response<Answer>, Fault> {
     let (head, body) = request.into_parts();
-    let headers = request_headers(head.headers, upstream);
+    let headers = request_headers(&head.headers, upstream);
     let body = SendBody::Streamed(body);
     let sent = proxy
         .client
@@ -237,7 +246,7 @@ async fn pass_through(
     let answer =
         sent.map_err(|error| Fault::upstream(StatusCode::BAD_GATEWAY, error.to_string()))?;
     let (mut parts, body) = answer.into_parts();
-    parts.headers = response_headers(parts.headers);
+    parts.headers = response_headers(&parts.headers);
     Ok(Response::from_parts(parts, Answer::Through(body)))
 }
 

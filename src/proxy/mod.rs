@@ -28,8 +28,10 @@ mod keys;
 mod listener;
 mod patience;
 mod route;
+mod stalls;
 mod stream;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -43,6 +45,7 @@ pub use fault::{Fault, Side};
 pub use keys::Keys;
 pub use listener::{Aside, AsideHandler, serve};
 pub use route::Routes;
+pub use stalls::Stalls;
 
 /// What a proxy may be told about its work.
 #[derive(Clone, Copy, Debug)]
@@ -51,7 +54,7 @@ pub struct Options {
     pub max_wait: Option<Duration>,
     /// Largest request body that is taken, in bytes.
     pub largest_body: u64,
-    /// An answer that brings no byte for so long is broken off.
+    /// An answer that brings no byte for so long is broken off; see [`Stalls`].
     pub stall: Duration,
     /// How often a client that takes them gets an interim `102` while it waits.
     pub sign_every: Duration,
@@ -92,6 +95,8 @@ pub struct Proxy {
     pub ledger: Ledger,
     /// Connections to upstreams.
     pub client: Client,
+    /// Breaks off answers that bring no byte for too long.
+    pub stalls: Arc<Stalls>,
     /// The time of day, for waits that upstreams name as dates.
     pub wall: fn() -> DateTime<Utc>,
 }

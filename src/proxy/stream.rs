@@ -6,17 +6,17 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 
 use crate::limits::Permit;
 use crate::proxy::Proxy;
 use crate::proxy::board::{Entry, Outcome};
+use crate::proxy::stalls::Watched;
 use crate::usage::{Account, Asked, Guess, Prompt, Tokens};
 use crate::wire::{Ending, Tap};
 
@@ -193,19 +193,16 @@ pub(super) struct Relay {
     meter: Option<Box<Meter>>,
     /// An event stream must show its end; a plain answer's end is the connection's business.
     must_end: bool,
-    stall: Duration,
-    deadline: Pin<Box<Sleep>>,
+    watched: Watched,
 }
 
 impl Relay {
     pub(super) fn new(upstream: Incoming, meter: Meter, must_end: bool) -> Self {
-        let stall = meter.proxy.options.stall;
         Self {
             upstream,
+            watched: meter.proxy.stalls.watch(),
             meter: Some(Box::new(meter)),
             must_end,
-            stall,
-            deadline: Box::pin(tokio::time::sleep(stall)),
         }
     }
 
@@ -242,7 +239,9 @@ impl Body for Relay {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
         let Poll::Ready(frame) = Pin::new(&mut this.upstream).poll_frame(context) else {
-            ready!(this.deadline.as_mut().poll(context));
+            if !this.watched.is_stalled(context) {
+                return Poll::Pending;
+            }
             this.finish(Outcome::Failed);
             return Poll::Ready(Some(Err(Cut::Stalled.into())));
         };
@@ -251,7 +250,7 @@ impl Body for Relay {
                 if let (Some(meter), Some(chunk)) = (&mut this.meter, frame.data_ref()) {
                     meter.see(chunk);
                 }
-                this.deadline.as_mut().reset(Instant::now() + this.stall);
+                this.watched.alive();
                 if this.upstream.is_end_stream() {
                     // The server does not ask again after the last frame.
                     match this.end_of_upstream() {

@@ -10,6 +10,7 @@ use super::ending::Target;
 use super::kin;
 use super::kin::Process;
 use super::kin::Roots;
+use super::pty::Terminal;
 use rustix::process::Pid;
 use rustix::process::Signal as Number;
 use rustix::process::kill_process;
@@ -28,7 +29,8 @@ const VANISH: Duration = Duration::from_secs(2);
 /// Rounds of killing; each finds what was forked during the one before.
 const ROUNDS: usize = 20;
 
-/// A zombie that nobody has waited for in this time has nobody: its parent died and we inherited it.
+/// A stranger's zombie that is older than this has nobody to wait for it; a terminal's own program is waited for within
+/// milliseconds.
 const MOURNING: Duration = Duration::from_secs(1);
 
 /// How a program ended: at most one of the two is set; none if its status was lost.
@@ -118,7 +120,7 @@ pub async fn end_everything(grace: Duration) {
 }
 
 /// Waits for the zombies that a subreaper inherits and nobody else waits for. Runs until dropped; spawn it once.
-/// A zombie is touched only when it is older than any waiting parent of this process would leave it.
+/// Children that this process runs for itself, in its own session, are never touched.
 pub async fn reap_strangers() {
     use tokio::signal::unix::SignalKind;
     use tokio::signal::unix::signal;
@@ -132,7 +134,7 @@ pub async fn reap_strangers() {
             return;
         }
         sleep(MOURNING).await;
-        let now = kin::zombies();
+        let now = kin::strange_zombies();
         for process in now.intersection(&seen) {
             if let Some(pid) = Pid::from_raw(process.pid) {
                 // Somebody may have waited for it in this instant; then there is nothing left to do.
@@ -170,15 +172,10 @@ pub(crate) fn survivors(leader: i32, marker: Option<String>) -> HashSet<Process>
     })
 }
 
-/// Ends one terminal: `write` types into it, `left` waits for the program's end.
-pub(crate) async fn end_terminal(
-    ending: &Ending,
-    household: Household,
-    write: impl Fn(&[u8]),
-    left: impl AsyncFn(Duration) -> bool,
-) {
+/// Ends one terminal.
+pub(crate) async fn end_terminal(terminal: &Terminal, ending: &Ending, household: Household) {
     let leader = household.leader;
-    let mut alive = household.survivors.is_none();
+    let mut alive = household.survivors.is_none() && !left(terminal, Duration::ZERO).await;
     let mut roots = Roots {
         marker: household.marker,
         known: household.survivors.unwrap_or_default(),
@@ -196,16 +193,20 @@ pub(crate) async fn end_terminal(
             break;
         }
         match &stage.step {
-            Step::Write(bytes) => write(bytes),
+            Step::Write(bytes) => {
+                if let Err(error) = terminal.write(bytes) {
+                    tracing::debug!(leader, %error, "the farewell was not typed");
+                }
+            }
             Step::Hangup(target) => signal_target(*target, leader, &roots, Number::HUP),
             Step::Terminate(target) => signal_target(*target, leader, &roots, Number::TERM),
             Step::Kill(target) => signal_target(*target, leader, &roots, Number::KILL),
         }
-        alive = !left(stage.grace).await;
+        alive = !left(terminal, stage.grace).await;
     }
     if alive {
         signal_target(Target::Everyone, leader, &roots, Number::KILL);
-        left(VANISH).await;
+        left(terminal, VANISH).await;
     }
     roots.ancestors.clear();
     let found = kin::family(&roots);
@@ -216,6 +217,11 @@ pub(crate) async fn end_terminal(
         Duration::from_secs(1)
     };
     end_family(roots, found, grace).await;
+}
+
+/// Whether the program ends within `grace`.
+async fn left(terminal: &Terminal, grace: Duration) -> bool {
+    timeout(grace, terminal.ended()).await.is_ok()
 }
 
 /// SIGHUP to the members, `grace`, then SIGKILL until none is left.

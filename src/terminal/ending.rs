@@ -44,15 +44,16 @@ pub struct Ending {
 }
 
 impl Ending {
-    /// Types `farewell` if there is one and waits `patience`; then SIGHUP with two seconds, then SIGKILL to everyone.
-    pub fn polite(farewell: &[u8], patience: Duration) -> Self {
-        let mut stages = Vec::new();
-        if !farewell.is_empty() {
-            stages.push(Stage {
-                step: Step::Write(farewell.to_vec()),
-                grace: patience,
-            });
-        }
+    /// Types each farewell and waits its time; then SIGHUP with two seconds, then SIGKILL to everyone. A program that
+    /// needs a pause between two keys gets them as two farewells.
+    pub fn polite(farewells: &[(&[u8], Duration)]) -> Self {
+        let mut stages: Vec<Stage> = farewells
+            .iter()
+            .map(|(bytes, grace)| Stage {
+                step: Step::Write(bytes.to_vec()),
+                grace: *grace,
+            })
+            .collect();
         stages.push(Stage {
             step: Step::Hangup(Target::Everyone),
             grace: Duration::from_secs(2),

@@ -6,6 +6,8 @@
 //! second half of a flag. A flag or an emoji presentation selector makes the cell wide. Such writes bypass the
 //! emulator's record of damage, so painters compare whole frames.
 //!
+//! A character torn between two reads is held until it is whole.
+//!
 //! One cell takes a bounded number of code points: a stream of combining marks costs nothing.
 
 use alacritty_terminal::Term;
@@ -144,5 +146,24 @@ fn widen<T>(term: &mut Term<T>, line: Line, column: Column) {
         grid.cursor.point.column = next + 1;
     } else {
         grid.cursor.input_needs_wrap = true;
+    }
+}
+
+/// How many bytes at the end begin a character of UTF-8 that is not complete.
+pub(crate) fn torn(bytes: &[u8]) -> usize {
+    let tail = &bytes[bytes.len().saturating_sub(3)..];
+    let Some(lead) = tail.iter().rposition(|byte| *byte >= 0xc0) else {
+        return 0;
+    };
+    let length = match tail[lead] {
+        0xc0..=0xdf => 2,
+        0xe0..=0xef => 3,
+        _ => 4,
+    };
+    let there = &tail[lead..];
+    if there.len() < length && there[1..].iter().all(|byte| (0x80..0xc0).contains(byte)) {
+        there.len()
+    } else {
+        0
     }
 }

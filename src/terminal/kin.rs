@@ -95,12 +95,14 @@ pub(crate) fn descendants() -> HashSet<Process> {
     })
 }
 
-/// This process's children that have ended and wait to be waited for.
-pub(crate) fn zombies() -> HashSet<Process> {
+/// This process's children that have ended, wait to be waited for, and are not of its own making: what a terminal
+/// started lives in another session, what this process runs for itself shares its own.
+pub(crate) fn strange_zombies() -> HashSet<Process> {
     let own = own_pid();
+    let session = read_entry(own).map(|entry| entry.session);
     table()
         .iter()
-        .filter(|entry| entry.parent == own && entry.zombie)
+        .filter(|entry| entry.parent == own && entry.zombie && Some(entry.session) != session)
         .map(|entry| entry.process)
         .collect()
 }

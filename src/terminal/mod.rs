@@ -15,6 +15,7 @@
 //! It does not paint, does not decide who is shown, and reads no state from screen text.
 
 mod child;
+mod colors;
 mod ending;
 mod graphemes;
 mod kin;
@@ -26,11 +27,11 @@ mod supervisor;
 mod task;
 
 pub use child::{Exit, become_subreaper, end_everything, end_marked, reap_strangers};
+pub use colors::Colors;
 pub use ending::{Ending, Stage, Step, Target};
 pub use pty::{Event, Fault, Id, Spec, Terminal};
 pub use queries::Signal;
 pub use screen::{
-    Cell, Color, Colors, Cursor, CursorShape, Fed, Flags, Hyperlink, Modes, NamedColor, Rgb,
-    Screen, Size,
+    Cell, Color, Cursor, CursorShape, Fed, Flags, Hyperlink, Modes, NamedColor, Rgb, Screen, Size,
 };
 pub use supervisor::{Decision, Facts, Note, Patience, Phrases, State, Supervisor, Verdict};

@@ -33,7 +33,6 @@ use tokio::sync::Notify;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio::time::sleep;
-use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
 /// Input that waits for the program, in bytes. A paste of a large file fits.
@@ -326,13 +325,7 @@ impl Terminal {
             marker: self.shared.marker.clone(),
             survivors: self.shared.survivors.lock().clone(),
         };
-        let write = |bytes: &[u8]| {
-            if let Err(error) = self.write(bytes) {
-                tracing::debug!(id = %self.shared.id, %error, "the farewell was not typed");
-            }
-        };
-        let left = async |grace: Duration| timeout(grace, self.ended()).await.is_ok();
-        child::end_terminal(ending, household, write, left).await;
+        child::end_terminal(self, ending, household).await;
         self.ended().await
     }
 }

@@ -56,9 +56,14 @@ pub(crate) struct Scanner {
 }
 
 impl Scanner {
-    /// Adds a signal, unless it only repeats the last one or too many wait.
+    /// Adds a signal, unless it only repeats the last one or too many wait; a flood of marks does not drown a message.
     pub(crate) fn tell(&mut self, signal: Signal) {
-        if self.signals.len() < SIGNALS && self.signals.last() != Some(&signal) {
+        let room = if matches!(signal, Signal::PromptMark(_) | Signal::Bell) {
+            SIGNALS
+        } else {
+            2 * SIGNALS
+        };
+        if self.signals.len() < room && self.signals.last() != Some(&signal) {
             self.signals.push(signal);
         }
     }

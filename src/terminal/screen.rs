@@ -4,7 +4,10 @@
 //! is caught and the screen rebuilt empty, and a string without end is dropped before it eats the memory. Lines above
 //! the screen are allocated as they come, so an idle terminal costs little.
 
+use super::colors::Colors;
+use super::colors::xterm;
 use super::graphemes::Joiner;
+use super::graphemes::torn;
 use super::queries::CELL_HEIGHT;
 use super::queries::CELL_WIDTH;
 use super::queries::Scanner;
@@ -130,37 +133,6 @@ pub struct Cursor {
     pub blinking: bool,
 }
 
-/// The colours that a program is told when it asks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Colors {
-    /// OSC 10.
-    pub foreground: Rgb,
-    /// OSC 11; also decides dark or light.
-    pub background: Rgb,
-}
-
-impl Default for Colors {
-    /// Light grey on near-black: what most terminals of programmers look like.
-    fn default() -> Self {
-        let grey = |level| Rgb {
-            r: level,
-            g: level,
-            b: level,
-        };
-        Self {
-            foreground: grey(0xd8),
-            background: grey(0x18),
-        }
-    }
-}
-
-impl Colors {
-    /// Whether the background is the lighter half of all colours.
-    pub fn light(&self) -> bool {
-        self.background.luminance() > 0.5
-    }
-}
-
 /// Collects what the emulator reports while it is fed.
 #[derive(Clone, Default)]
 struct Sink(Arc<Mutex<Vec<Event>>>);
@@ -180,6 +152,9 @@ pub struct Screen {
     extras: Extras,
     parser: vte::Parser,
     scanner: Scanner,
+    /// The start of a character whose rest has not come. The parser would lose the character between two whose first
+    /// is torn (vte 0.15: a two-byte character, one of ASCII, the start of another).
+    torn: Vec<u8>,
     /// Bytes fed since a parser last recognised anything.
     silent: usize,
     title: String,
@@ -215,6 +190,7 @@ impl Screen {
             extras: Extras::default(),
             parser: vte::Parser::new(),
             scanner: Scanner::default(),
+            torn: Vec::new(),
             silent: 0,
             title: String::new(),
             size,
@@ -237,7 +213,16 @@ impl Screen {
         }
     }
 
-    fn take(&mut self, mut bytes: &[u8]) -> Fed {
+    fn take(&mut self, bytes: &[u8]) -> Fed {
+        let joined;
+        let mut bytes = bytes;
+        if !self.torn.is_empty() {
+            joined = [&mem::take(&mut self.torn), bytes].concat();
+            bytes = &joined;
+        }
+        let (whole, torn) = bytes.split_at(bytes.len() - torn(bytes));
+        self.torn.extend(torn);
+        bytes = whole;
         let mut fed = Fed::default();
         self.scanner.alive = false;
         let total = bytes.len();
@@ -474,51 +459,6 @@ impl Screen {
     }
 }
 
-/// The standard palette of xterm: 16 names, a cube of 6x6x6, 24 greys.
-fn xterm(index: u8) -> Rgb {
-    const NAMED: [u32; 16] = [
-        0x0000_0000,
-        0x00cd_0000,
-        0x0000_cd00,
-        0x00cd_cd00,
-        0x0000_00ee,
-        0x00cd_00cd,
-        0x0000_cdcd,
-        0x00e5_e5e5,
-        0x007f_7f7f,
-        0x00ff_0000,
-        0x0000_ff00,
-        0x00ff_ff00,
-        0x005c_5cff,
-        0x00ff_00ff,
-        0x0000_ffff,
-        0x00ff_ffff,
-    ];
-    let level = |step: u8| if step == 0 { 0 } else { 55 + 40 * step };
-    match index {
-        0..=15 => {
-            let [_, r, g, b] = NAMED[usize::from(index)].to_be_bytes();
-            Rgb { r, g, b }
-        }
-        16..=231 => {
-            let cube = index - 16;
-            Rgb {
-                r: level(cube / 36),
-                g: level(cube / 6 % 6),
-                b: level(cube % 6),
-            }
-        }
-        232..=255 => {
-            let grey = 8 + 10 * (index - 232);
-            Rgb {
-                r: grey,
-                g: grey,
-                b: grey,
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -572,6 +512,17 @@ mod tests {
         assert_eq!(screen.text(), "abcd\n👍🏽x\n\n\n");
         screen.feed("\x1b[H👍\x1b[4;1H🏽".as_bytes());
         assert_eq!(screen.text(), "👍cd\n👍🏽x\n\n🏽\n");
+    }
+
+    #[test]
+    fn a_torn_character_takes_nothing_with_it() {
+        let text = "й п — é漢 ü👍 x";
+        for at in 0..text.len() {
+            let mut screen = screen();
+            screen.feed(&text.as_bytes()[..at]);
+            screen.feed(&text.as_bytes()[at..]);
+            assert_eq!(screen.text().trim_end(), text, "torn at {at}");
+        }
     }
 
     #[test]

@@ -18,6 +18,10 @@ use tokio::time::Instant;
 /// After this long the first prompt is typed even into a program that never stops writing.
 const RESTLESS: Duration = Duration::from_secs(3);
 
+/// Between two steps Kimi Code takes its progress mark back for some milliseconds (measured on 2.1.0); only a longer
+/// pause is one.
+const PAUSE: Duration = Duration::from_millis(50);
+
 /// What a terminal is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
@@ -191,9 +195,11 @@ pub struct Supervisor {
     prompt: bool,
     next_started: bool,
     bypass_reported: bool,
-    /// The progress mark: `None` until the program has shown one.
+    /// Whether the progress mark is shown: `None` until the program has shown one.
     busy: Option<bool>,
     busy_since: Option<Instant>,
+    /// When the mark was taken back, until that counts.
+    paused: Option<Instant>,
     want: Want,
     exit: Option<Exit>,
 }
@@ -211,6 +217,7 @@ impl Supervisor {
             bypass_reported: false,
             busy: None,
             busy_since: None,
+            paused: None,
             want: Want::Nothing,
             exit: None,
         }
@@ -241,11 +248,21 @@ impl Supervisor {
         if busy {
             // It goes on, so whatever it asked has been answered.
             self.want = Want::Nothing;
+            self.paused = None;
+            self.busy = Some(true);
             self.busy_since.get_or_insert(now);
+        } else if self.busy == Some(true) {
+            self.paused.get_or_insert(now);
         } else {
-            self.busy_since = None;
+            self.busy = Some(false);
         }
-        self.busy = Some(busy);
+    }
+
+    /// The mark is gone for good.
+    fn rest(&mut self) {
+        self.busy = self.busy.map(|_| false);
+        self.busy_since = None;
+        self.paused = None;
     }
 
     fn notified(&mut self, text: &str) {
@@ -256,8 +273,7 @@ impl Supervisor {
             self.want = Want::Answer;
         } else if says(&self.phrases.done) {
             self.want = Want::Nothing;
-            self.busy = self.busy.map(|_| false);
-            self.busy_since = None;
+            self.rest();
         }
     }
 
@@ -272,6 +288,13 @@ impl Supervisor {
         }
         let mut wakes = Vec::new();
         let mut decisions = Vec::new();
+        if let Some(at) = self.paused.map(|paused| paused + PAUSE) {
+            if now >= at {
+                self.rest();
+            } else {
+                wakes.push(at);
+            }
+        }
         if !self.next_started {
             let at = self.started + self.patience.start;
             if self.ready.is_some() || self.exit.is_some() || facts.trust_prompt || now >= at {
@@ -427,7 +450,9 @@ mod tests {
             for note in *notes {
                 it.note(note, now);
             }
-            assert_eq!(it.judge(facts, now).state, *expected, "step {index}");
+            let settled = it.judge(facts, now).wake.filter(|at| *at <= now + PAUSE);
+            let state = it.judge(facts, settled.unwrap_or(now)).state;
+            assert_eq!(state, *expected, "step {index}");
         }
         let exit = Exit {
             code: Some(0),
@@ -435,6 +460,28 @@ mod tests {
         };
         it.note(&Note::Exited(exit), now);
         assert_eq!(it.judge(&held, now).state, State::Exited(exit));
+    }
+
+    #[test]
+    fn a_short_gap_in_the_progress_mark_is_no_pause() {
+        let now = Instant::now();
+        let mut it = Supervisor::new(phrases(), Patience::default(), false, now);
+        let called = Facts {
+            requests: 1,
+            tools_called: true,
+            ..Facts::default()
+        };
+        it.note(&busy(3), now);
+        it.note(&busy(0), now);
+        let verdict = it.judge(&called, now);
+        assert_eq!(
+            (verdict.state, verdict.wake.map(|at| at - now)),
+            (State::Working, Some(PAUSE))
+        );
+        it.note(&busy(3), now);
+        assert_eq!(it.judge(&called, now + PAUSE).state, State::Working);
+        it.note(&busy(0), now);
+        assert_eq!(it.judge(&called, now + PAUSE).state, State::NeedsApproval);
     }
 
     #[test]

@@ -21,5 +21,5 @@ mod tests;
 mod view;
 
 pub use prefix::Prefix;
-pub use session::{Action, Outer, Session, leave};
+pub use session::{Action, Outer, Session, clipboard, leave};
 pub use view::{Status, Tab, ViewModel};

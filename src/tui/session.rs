@@ -17,6 +17,8 @@ use crate::terminal::Rgb;
 use crate::terminal::Screen;
 use crate::terminal::Size;
 use crate::terminal::State;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use std::mem;
 use std::ops::Deref;
 use tokio::time::Instant;
@@ -95,6 +97,11 @@ const LEAVE: &str = "\x1b[?2026l\x1b]8;;\x1b\\\x1b[<u\x1b[>4;0m\x1b[?1003l\x1b[?
 /// written twice but for the keyboard stack, and to a terminal that was never entered.
 pub fn leave() -> &'static [u8] {
     LEAVE.as_bytes()
+}
+
+/// The bytes that put a text on the user's clipboard (OSC 52), where their terminal allows it.
+pub fn clipboard(text: &str) -> Vec<u8> {
+    format!("\x1b]52;c;{}\x1b\\", STANDARD.encode(text)).into_bytes()
 }
 
 impl Session {
@@ -362,7 +369,11 @@ impl Session {
             {
                 match key.types {
                     'r' => actions.push(Action::Restart(id)),
-                    'x' => actions.push(Action::Close(id)),
+                    // Asked as well: the key may have been meant for the program that has just ended.
+                    'x' => {
+                        self.overlay = Overlay::Close(id);
+                        actions.push(Action::Repaint);
+                    }
                     _ => {}
                 }
             }

@@ -14,6 +14,7 @@ use crate::terminal::Exit;
 use crate::terminal::Flags;
 use crate::terminal::Id;
 use crate::terminal::Screen;
+use crate::terminal::Signal;
 use crate::terminal::Size;
 use crate::terminal::State;
 use proptest::prelude::*;
@@ -148,6 +149,10 @@ fn commands_and_everything_else() {
             b"\x023\x02r",
             [to(101, 103), vec![Action::Restart(Id(103))]].concat(),
         ),
+        (
+            b"\x023xy",
+            [to(101, 103), vec![Action::Close(Id(103))]].concat(),
+        ),
         (b"\x023hello", to(101, 103)),
         (
             b"\x1b[200~a\x02n\x1b[A\x1b[201~b",
@@ -248,6 +253,12 @@ fn mouse_reports_reach_a_program_that_asks_in_its_own_place_and_form() {
         );
         assert_eq!(actions, [write(101, expected)]);
     }
+}
+
+#[test]
+fn a_copied_text_reaches_the_clipboard_as_it_was() {
+    let fed = Screen::new(SIZE, 0).feed(&super::clipboard("grün\n"));
+    assert_eq!(fed.signals, [Signal::Clipboard("grün\n".to_owned())]);
 }
 
 /// What a terminal shows that was painted, made comparable.

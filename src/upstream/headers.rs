@@ -3,104 +3,107 @@
 //! Everything crosses that is not about one connection: the managed endpoints refuse clients whose identity headers
 //! are missing. The upstream is asked for identity encoding, because usage is read from the bytes as they pass.
 
-use http::header::{
-    ACCEPT_ENCODING, CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue,
-    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
-};
+use http::header::{ACCEPT_ENCODING, CONNECTION, HeaderMap, HeaderValue};
 
 use crate::upstream::Upstream;
 use crate::usage::{Dimensions, Observation};
 
-/// Headers that belong to one connection (RFC 9110, 7.6.1) or that the sender of a message sets itself.
-const HOP_BY_HOP: [HeaderName; 8] = [
-    CONNECTION,
-    PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION,
-    TE,
-    TRAILER,
-    TRANSFER_ENCODING,
-    UPGRADE,
-    HOST,
-];
+/// Whether a header belongs to one connection (RFC 9110, 7.6.1, and the older `keep-alive`). The names are compared by
+/// length and bytes, which costs less than a look-up each.
+fn is_hop_by_hop(name: &str) -> bool {
+    matches!(
+        name,
+        "connection"
+            | "keep-alive"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+    )
+}
 
 /// Every header of kimiq's own begins so and stops here.
 const OURS: &str = "x-kimiq-";
 
-/// The client's headers as the upstream is to see them.
-pub fn request_headers(mut headers: HeaderMap, upstream: &Upstream) -> HeaderMap {
-    remove_hop_by_hop(&mut headers);
-    remove_ours(&mut headers);
-    headers.remove("keep-alive");
-    headers.remove(http::header::EXPECT);
-    // The body's own size sets it again.
-    headers.remove(CONTENT_LENGTH);
-    headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-    if let Some((name, value)) = upstream.credential() {
-        headers.remove("x-api-key");
-        headers.insert(name, value.clone());
+/// The client's headers as the upstream is to see them. The sender of the message sets `host` and the body's length.
+pub fn request_headers(headers: &HeaderMap, upstream: &Upstream) -> HeaderMap {
+    let own_credential = upstream.credential();
+    let mut sent = crossing(headers, |name| {
+        !(name.starts_with(OURS)
+            || matches!(
+                name,
+                "host" | "content-length" | "expect" | "accept-encoding"
+            )
+            || own_credential.is_some() && matches!(name, "x-api-key" | "authorization"))
+    });
+    sent.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    if let Some((name, value)) = own_credential {
+        sent.insert(name, value.clone());
     }
-    headers
+    sent
 }
 
 /// The upstream's headers as the client is to see them.
-pub fn response_headers(mut headers: HeaderMap) -> HeaderMap {
-    remove_hop_by_hop(&mut headers);
-    headers.remove("keep-alive");
-    headers
+pub fn response_headers(headers: &HeaderMap) -> HeaderMap {
+    crossing(headers, |_| true)
 }
 
-fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    if let Some(listed) = headers
+/// Headers that are not about the connection they came over, and that `wanted` takes.
+fn crossing(headers: &HeaderMap, wanted: impl Fn(&str) -> bool) -> HeaderMap {
+    // What the connection header lists, usually `keep-alive` or `close`, concerns the connection as well.
+    let listed = headers
         .get(CONNECTION)
         .and_then(|value| value.to_str().ok())
-    {
-        // Usually `keep-alive` or `close`; anything else that is listed concerns this connection only.
-        let names: Vec<HeaderName> = listed
+        .unwrap_or_default();
+    let is_listed = |name: &str| {
+        listed
             .split(',')
-            .filter_map(|name| name.trim().parse().ok())
-            .collect();
-        for name in names {
-            headers.remove(name);
+            .any(|it| it.trim().eq_ignore_ascii_case(name))
+    };
+    let mut crossed = HeaderMap::with_capacity(headers.len() + 2);
+    for (name, value) in headers {
+        let text = name.as_str();
+        if !is_hop_by_hop(text) && !is_listed(text) && wanted(text) {
+            crossed.append(name, value.clone());
         }
     }
-    for name in HOP_BY_HOP {
-        headers.remove(name);
-    }
-}
-
-fn remove_ours(headers: &mut HeaderMap) {
-    let ours: Vec<HeaderName> = headers
-        .keys()
-        .filter(|name| name.as_str().starts_with(OURS))
-        .cloned()
-        .collect();
-    for name in ours {
-        headers.remove(name);
-    }
+    crossed
 }
 
 /// Reads the limit headers of an answer; `None` when there are none. Names and units as Fireworks sends them (observed
 /// 2026-08; its documents disagree about the unit over time, so the numbers are taken as they are).
 pub fn observe(headers: &HeaderMap) -> Option<Observation> {
+    if !headers
+        .keys()
+        .any(|name| name.as_str().starts_with("x-ratelimit-"))
+    {
+        return None;
+    }
     let number = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse::<u64>().ok();
-    let dimensions = |kind: &str| Dimensions {
-        prompt: number(&format!("x-ratelimit-{kind}-tokens-prompt")),
-        uncached: number(&format!("x-ratelimit-{kind}-tokens-cache-adjusted-prompt")),
-        generated: number(&format!("x-ratelimit-{kind}-tokens-generated")),
-    };
-    let over_limit = headers
-        .get("x-ratelimit-over-limit")
-        .is_some_and(|value| value == "yes");
     let seen = Observation {
-        limits: dimensions("limit"),
-        remaining: dimensions("remaining"),
-        over_limit,
+        limits: Dimensions {
+            prompt: number("x-ratelimit-limit-tokens-prompt"),
+            uncached: number("x-ratelimit-limit-tokens-cache-adjusted-prompt"),
+            generated: number("x-ratelimit-limit-tokens-generated"),
+        },
+        remaining: Dimensions {
+            prompt: number("x-ratelimit-remaining-tokens-prompt"),
+            uncached: number("x-ratelimit-remaining-tokens-cache-adjusted-prompt"),
+            generated: number("x-ratelimit-remaining-tokens-generated"),
+        },
+        over_limit: headers
+            .get("x-ratelimit-over-limit")
+            .is_some_and(|value| value == "yes"),
     };
     (seen != Observation::default()).then_some(seen)
 }
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderName;
+
     use super::*;
 
     fn map(pairs: &[(&str, &str)]) -> HeaderMap {
@@ -119,7 +122,7 @@ mod tests {
     fn identity_crosses_and_the_connection_stays() {
         let upstream = Upstream::parse("u", "https://h", false).unwrap();
         let sent = request_headers(
-            map(&[
+            &map(&[
                 ("user-agent", "kimi-code-cli/2.1.0"),
                 ("x-msh-device-id", "d"),
                 ("authorization", "Bearer theirs"),
@@ -151,7 +154,7 @@ mod tests {
             .with_bearer("ours")
             .unwrap();
         let sent = request_headers(
-            map(&[("x-api-key", "theirs"), ("authorization", "Bearer theirs")]),
+            &map(&[("x-api-key", "theirs"), ("authorization", "Bearer theirs")]),
             &upstream,
         );
         assert_eq!(sent.get("authorization").unwrap(), "Bearer ours");

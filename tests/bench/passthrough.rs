@@ -28,7 +28,7 @@ use hyper::client::conn::http1::SendRequest;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use kimiq::limits::{Gate, Options as Limits};
-use kimiq::proxy::{AsideHandler, Board, Keys, Options, Proxy, Routes, serve};
+use kimiq::proxy::{AsideHandler, Board, Keys, Options, Proxy, Routes, Stalls, serve};
 use kimiq::upstream::{Client, ClientOptions, Upstream};
 use kimiq::usage::{Dimensions, Estimator, Ledger};
 use tokio::net::{TcpListener, TcpStream};
@@ -366,6 +366,7 @@ async fn start_kimiq(upstream: SocketAddr) -> SocketAddr {
         ledger: Ledger::open(scratch_ledger(), chrono_tz::UTC, kimiq::clock::wall).unwrap(),
         client: Client::new(ClientOptions::default()).unwrap(),
         wall: kimiq::clock::wall,
+        stalls: Stalls::new(Options::default().stall),
     });
     proxy
         .routes

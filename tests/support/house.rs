@@ -10,7 +10,7 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use kimiq::limits::{Gate, Options as Limits, Snapshot};
-use kimiq::proxy::{AsideHandler, Board, Keys, Options, Proxy, Routes, serve};
+use kimiq::proxy::{AsideHandler, Board, Keys, Options, Proxy, Routes, Stalls, serve};
 use kimiq::upstream::{Client, ClientOptions, Upstream};
 use kimiq::usage::{Estimator, Ledger, Tokens};
 use tokio::net::{TcpListener, TcpStream};
@@ -53,6 +53,7 @@ impl House {
             ledger: Ledger::open(scratch_ledger(), chrono_tz::UTC, kimiq::clock::wall).unwrap(),
             client: Client::new(ClientOptions::default()).unwrap(),
             wall: kimiq::clock::wall,
+            stalls: Stalls::new(options.stall),
         });
         proxy
             .routes

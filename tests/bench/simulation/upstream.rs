@@ -256,6 +256,7 @@ impl Upstream {
 
     /// The other machine was served.
     pub(crate) fn use_elsewhere(&mut self, tokens: [u64; 3], now: Duration) {
+        self.roll(now);
         for (d, amount) in tokens.into_iter().enumerate() {
             self.charge(d, amount, now);
             let count = &mut self.counts[d];

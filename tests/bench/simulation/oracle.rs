@@ -16,17 +16,18 @@ use super::upstream::{Charge, Course, Upstream, Window};
 use super::world::CHUNK;
 
 /// Slots of the line, in a second.
-const SLOTS: u64 = 4;
+const SLOTS: usize = 4;
+const SLOT: Duration = Duration::from_millis(250);
 /// Slots of a minute, and one more for what is lost by rounding.
-const MINUTE: usize = 60 * SLOTS as usize + 1;
+const MINUTE: usize = 60 * SLOTS + 1;
 /// Slots of the inner window.
-const INNER: usize = 10 * SLOTS as usize + 1;
+const INNER: usize = 10 * SLOTS + 1;
 /// Requests that are looked at beyond the first.
 const DEPTH: usize = 64;
 /// A cache that is lost within this time is worth a rescue.
 const RESCUE: Duration = Duration::from_secs(20);
 /// Nobody passes a request that has waited this long.
-const PATIENCE: Duration = Duration::from_secs(240);
+const PATIENCE: Duration = Duration::from_mins(4);
 
 /// How an oracle orders and spreads.
 #[derive(Clone, Copy, Debug)]
@@ -299,15 +300,13 @@ impl Policy for Oracle {
     }
 
     fn wake(&self, now: Duration) -> Option<Duration> {
-        (!self.waiting.is_empty()).then(|| {
-            let slots = u64::try_from(now.as_millis()).unwrap_or(0) * SLOTS / 1000 + 1;
-            Duration::from_millis(slots * 1000 / SLOTS + 1)
-        })
+        let slot = u32::try_from(slot(now) + 1).unwrap_or(u32::MAX);
+        (!self.waiting.is_empty()).then(|| SLOT * slot + Duration::from_millis(1))
     }
 }
 
 fn slot(at: Duration) -> usize {
-    usize::try_from(at.as_millis() * u128::from(SLOTS) / 1000).unwrap_or(usize::MAX)
+    usize::try_from(at.as_millis() / SLOT.as_millis()).unwrap_or(usize::MAX)
 }
 
 /// Budget, slot and tokens of all that a request will be charged.

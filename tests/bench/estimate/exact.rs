@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use kimiq::usage::{Asked, Estimator, Tokens};
+use kimiq::usage::{Asked, Estimator, Prompt, Tokens};
 use kimiq::wire::Scan;
 use serde_json::Value;
 use tiktoken::CoreBpe;
@@ -15,7 +15,14 @@ use tokio::time::Instant;
 use crate::bodies::{Session, generated, recorded};
 
 /// Bodies of one conversation with their exact counts.
-type Counted = (String, Vec<(Vec<u8>, u64)>);
+type Counted = (String, Vec<Request>);
+
+struct Request {
+    body: Vec<u8>,
+    /// Tokens of the prompt, and of the last message of the model in it.
+    count: u64,
+    said: u64,
+}
 
 /// Template tokens of a request, and around each message: role marks and their names.
 const REQUEST: u64 = 8;
@@ -23,83 +30,85 @@ const MESSAGE: u64 = 4;
 
 pub(crate) fn report(folders: &[PathBuf]) {
     let vocabulary = tiktoken::get_encoding("kimi_k2").unwrap();
-    let mut sessions: Vec<Counted> = Vec::new();
-    let mut texts = [(0u64, 0u64); 2];
-    let all = if folders.is_empty() {
+    let all: Vec<Session> = if folders.is_empty() {
         (1..=8).map(|seed| generated(seed, 40)).collect()
     } else {
-        folders
-            .iter()
-            .map(|folder| recorded(folder))
-            .collect::<Vec<Session>>()
+        folders.iter().map(|folder| recorded(folder)).collect()
     };
-    for Session { name, bodies } in all {
-        let counted = bodies.into_iter().map(|body| {
-            let value: Value = serde_json::from_slice(&body).unwrap();
-            let count = exact(vocabulary, &value);
-            texts[0].0 += body.len() as u64;
-            texts[0].1 += count;
-            (body, count)
-        });
-        sessions.push((name, counted.collect()));
-    }
+    let sessions: Vec<Counted> = all
+        .into_iter()
+        .map(|session| counted(vocabulary, session))
+        .collect();
+    let requests = || sessions.iter().flat_map(|(_, requests)| requests);
+    let tokens = requests().map(|it| it.count).sum::<u64>();
+    let bytes = requests().map(|it| it.body.len() as u64).sum::<u64>();
     println!(
-        "\nexact counts: {} requests, {} tokens, {:.2} bytes per token",
-        sessions.iter().map(|it| it.1.len()).sum::<usize>(),
-        texts[0].1,
-        ratio(texts[0])
+        "\nexact counts: {} requests, {tokens} tokens, {:.2} bytes per token",
+        requests().count(),
+        bytes as f64 / tokens as f64
     );
-
     println!(
         "\n{:44} {:>7} {:>7} {:>7} {:>7}",
         "error of the estimate, percent", "median", "p95", "worst", "bias"
     );
-    let constant = collect(&sessions, |_, _, body, _| body.len() as u64 * 10 / 35);
-    print("bytes / 3.5", &constant);
-    let cold = collect(&sessions, |_, _, body, _| {
-        cold_estimate(&Estimator::new(None), body)
-    });
-    print("cold, nothing learned", &cold);
-    let taught = collect(&sessions, |at, _, body, _| {
-        let estimator = Estimator::new(None);
-        for (name, session) in sessions
-            .iter()
-            .enumerate()
-            .filter(|(other, _)| *other != at)
-            .map(|(_, it)| it)
-        {
-            walk(&estimator, name, session);
-        }
-        cold_estimate(&estimator, body)
-    });
-    print("cold, taught by the other conversations", &taught);
+    print(
+        "bytes / 3.5",
+        &cold(&sessions, |_, body| body.len() as u64 * 10 / 35),
+    );
+    print(
+        "cold, nothing learned",
+        &cold(&sessions, |_, body| {
+            estimate_cold(&Estimator::new(None), body)
+        }),
+    );
+    let taught: Vec<Estimator> = (0..sessions.len())
+        .map(|left_out| {
+            let estimator = Estimator::new(None);
+            for (at, session) in sessions.iter().enumerate() {
+                if at != left_out {
+                    walk(&estimator, session, |_, _, _| ());
+                }
+            }
+            estimator
+        })
+        .collect();
+    print(
+        "cold, taught by the other conversations",
+        &cold(&sessions, |at, body| estimate_cold(&taught[at], body)),
+    );
     let estimator = Estimator::new(None);
-    let mut grown = Vec::new();
-    let mut new = Vec::new();
-    for (name, session) in &sessions {
-        let walked = walk(&estimator, name, session);
-        for ((estimate, count), before) in walked
-            .iter()
-            .zip(session.iter().map(|it| it.1))
-            .skip(1)
-            .zip(session.iter().map(|it| it.1))
-        {
-            grown.push(error(*estimate, count));
+    let (mut whole, mut new) = (Vec::new(), Vec::new());
+    for session in &sessions {
+        walk(&estimator, session, |estimate, count, before| {
+            whole.push(error(estimate, count));
             if count > before + 200 {
                 new.push(error(estimate.saturating_sub(before), count - before));
             }
-        }
+        });
     }
-    print("continued, of the whole prompt", &grown);
-    print("continued, of the new part over 200 tokens", &new);
+    print("continued, of the whole prompt", &whole);
+    print("continued, of new parts over 200 tokens", &new);
 }
 
-/// Sends a conversation through the estimator; gives back what was estimated.
-fn walk(estimator: &Estimator, name: &str, session: &[(Vec<u8>, u64)]) -> Vec<u64> {
+fn counted(vocabulary: &CoreBpe, session: Session) -> Counted {
+    let requests = session.bodies.into_iter().map(|body| {
+        let value: Value = serde_json::from_slice(&body).unwrap();
+        Request {
+            count: exact(vocabulary, &value),
+            said: said(vocabulary, &value),
+            body,
+        }
+    });
+    (session.name, requests.collect())
+}
+
+/// Sends a conversation through the estimator. Told is each request that continues the one before: what was estimated,
+/// its count, and the count of the one before.
+fn walk(estimator: &Estimator, (name, requests): &Counted, mut tell: impl FnMut(u64, u64, u64)) {
     let mut now = Instant::now();
-    let mut estimates = Vec::new();
-    for (at, (body, count)) in session.iter().enumerate() {
-        let facts = scan(body);
+    let mut before: Option<(Prompt, u64)> = None;
+    for (at, request) in requests.iter().enumerate() {
+        let facts = scan(&request.body);
         let asked = Asked {
             model: "kimi-k2.6",
             place: "host/kimi-k2.6",
@@ -108,26 +117,27 @@ fn walk(estimator: &Estimator, name: &str, session: &[(Vec<u8>, u64)]) -> Vec<u6
             spawns: facts.spawns,
         };
         let guess = estimator.estimate(&asked, now);
-        estimates.push(guess.estimate.prompt);
+        if let Some((prompt, count)) = before
+            && prompt.head == facts.prompt.head
+            && facts.prompt.links().starts_with(prompt.links())
+        {
+            tell(guess.estimate.prompt, request.count, count);
+        }
         estimator.begun(&asked, now);
-        // The answer comes back in the next body; as the upstream counts it, but for the template.
-        let generated = session.get(at + 1).map_or(0, |(next, _)| answer(next));
-        estimator.learn(
-            &asked,
-            &guess,
-            Tokens {
-                prompt: *count,
-                cached: 0,
-                generated,
-                reasoning: 0,
-            },
-        );
+        let tokens = Tokens {
+            prompt: request.count,
+            cached: 0,
+            // The answer comes back in the next body.
+            generated: requests.get(at + 1).map_or(0, |next| next.said),
+            reasoning: 0,
+        };
+        estimator.learn(&asked, &guess, tokens);
+        before = Some((facts.prompt, request.count));
         now += Duration::from_secs(20);
     }
-    estimates
 }
 
-fn cold_estimate(estimator: &Estimator, body: &[u8]) -> u64 {
+fn estimate_cold(estimator: &Estimator, body: &[u8]) -> u64 {
     let facts = scan(body);
     let asked = Asked {
         model: "kimi-k2.6",
@@ -136,7 +146,8 @@ fn cold_estimate(estimator: &Estimator, body: &[u8]) -> u64 {
         prompt: &facts.prompt,
         spawns: facts.spawns,
     };
-    estimator.estimate(&asked, Instant::now()).estimate.prompt
+    let guess = estimator.estimate(&asked, Instant::now());
+    guess.estimate.prompt
 }
 
 fn scan(body: &[u8]) -> kimiq::wire::Facts {
@@ -145,27 +156,24 @@ fn scan(body: &[u8]) -> kimiq::wire::Facts {
     scan.finish()
 }
 
-fn collect(sessions: &[Counted], estimate: impl Fn(usize, &str, &[u8], u64) -> u64) -> Vec<f64> {
+/// Errors of the first and the last request of each conversation, which comes cold once.
+fn cold(sessions: &[Counted], estimate: impl Fn(usize, &[u8]) -> u64) -> Vec<f64> {
     let mut errors = Vec::new();
-    for (at, (name, session)) in sessions.iter().enumerate() {
-        // One early and one late request of each: a conversation is cold once.
-        for (body, count) in [session.first(), session.last()].into_iter().flatten() {
-            errors.push(error(estimate(at, name, body, *count), *count));
+    for (at, (_, requests)) in sessions.iter().enumerate() {
+        for request in [requests.first(), requests.last()].into_iter().flatten() {
+            errors.push(error(estimate(at, &request.body), request.count));
         }
     }
     errors
 }
 
 /// Tokens of the last message of the model in a body.
-fn answer(body: &[u8]) -> u64 {
-    let value: Value = serde_json::from_slice(body).unwrap();
-    let vocabulary = tiktoken::get_encoding("kimi_k2").unwrap();
-    let said = value["messages"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .rfind(|message| message["role"] == "assistant");
-    said.map_or(0, |message| strings(vocabulary, message))
+fn said(vocabulary: &CoreBpe, body: &Value) -> u64 {
+    let messages = body["messages"].as_array().into_iter().flatten();
+    let last = messages
+        .rev()
+        .find(|message| message["role"] == "assistant");
+    last.map_or(0, |message| strings(vocabulary, message))
 }
 
 /// Tokens of a body.
@@ -211,10 +219,6 @@ fn strings(vocabulary: &CoreBpe, value: &Value) -> u64 {
 
 fn error(estimate: u64, truth: u64) -> f64 {
     100.0 * (estimate as f64 / truth.max(1) as f64 - 1.0)
-}
-
-fn ratio((bytes, tokens): (u64, u64)) -> f64 {
-    bytes as f64 / tokens.max(1) as f64
 }
 
 /// Median, 95th percentile and worst of the size, mean of the error itself.

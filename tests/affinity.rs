@@ -57,6 +57,11 @@ async fn answer(
     let (head, body) = request.into_parts();
     let body = body.collect().await.unwrap().to_bytes();
     sender.send((head.headers, body)).await.unwrap();
+    if head.uri.path().ends_with("/messages") {
+        return Ok(Response::new(Full::from(
+            r#"{"usage":{"input_tokens":9,"output_tokens":3}}"#,
+        )));
+    }
     let stream = concat!(
         "data: {\"choices\":[{\"delta\":{\"content\":\"done\"},\"finish_reason\":null}]}\n\n",
         "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}],\"usage\":{\"prompt_tokens\":20000,\"completion_tokens\":3,\"prompt_tokens_details\":{\"cached_tokens\":15000}}}\n\n",
@@ -92,7 +97,9 @@ async fn a_conversation_gets_one_stable_value() {
     let house = House::start(address).await;
     let bare = r#"{"model":"k","stream":true,"messages":[{"role":"user","content":"a"}]}"#;
     let named = |session: &str| {
-        format!(r#"{{"model":"k","stream":true,"messages":[],"metadata":{{"user_id":"{session}"}}}}"#)
+        format!(
+            r#"{{"model":"k","stream":true,"messages":[],"metadata":{{"user_id":"{session}"}}}}"#
+        )
     };
 
     let (headers, body) = send(&house, &mut seen, CHAT, &[], bare).await;
@@ -127,7 +134,10 @@ async fn what_the_client_set_itself_stays() {
     for name in ["x-session-affinity", "x-claude-code-session-id"] {
         let (headers, body) = send(&house, &mut seen, CHAT, &[(name, "mine")], bare).await;
         assert_eq!(headers[name], "mine");
-        assert_eq!(headers.contains_key("x-session-affinity"), name == "x-session-affinity");
+        assert_eq!(
+            headers.contains_key("x-session-affinity"),
+            name == "x-session-affinity"
+        );
         assert_eq!(body, bare.as_bytes());
     }
 }

@@ -349,9 +349,10 @@ async fn the_demo_asks_nothing_tells_its_state_and_can_be_resumed() {
             .iter()
             .any(|asked| asked.path == "/p/simulated/v1/chat/completions")
     );
-    live.write(ending::INTERRUPT);
+    let [(interrupt, _), (leave, _)] = ending::FAREWELLS;
+    live.write(interrupt);
     live.until("Press Ctrl+C again").await;
-    live.write(ending::INTERRUPT);
+    live.write(leave);
     let (code, farewell) = live.end().await;
     let session = ending::session_in_farewell(&farewell).unwrap();
     assert!(ending::is_session(Kind::KimiCode, session), "{farewell}");

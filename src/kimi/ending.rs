@@ -1,34 +1,23 @@
 //! How a client is ended so that its session can be resumed, and how a session is found again.
 //!
-//! Measured on Kimi Code 2.1.0: Ctrl-C twice ends it with code 0, its modes restored and a resume hint printed; SIGHUP ends it
-//! with code 129 and modes restored; SIGTERM and SIGINT kill it and leave the terminal's modes as they were. After SIGKILL
-//! a session still resumes, without the answer that was streaming.
+//! Measured on Kimi Code 2.1.0: Ctrl-C stops a turn, closes a panel or empties the editor, and Ctrl-D twice then ends it
+//! with code 0, its modes restored and a resume hint printed. Ctrl-C alone, however often, only interrupts when it comes
+//! too fast; Ctrl-D alone does nothing beside a text or a panel. SIGHUP ends it with code 129 and modes restored;
+//! SIGTERM and SIGINT kill it and leave the terminal's modes as they were. After SIGKILL a session still resumes, without
+//! the answer that was streaming.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::Deserialize;
 
 use crate::kimi::home::Kind;
 
-/// Written to the terminal, once to interrupt a turn; a second and third time to leave. Each as a write of its own.
-pub const INTERRUPT: &[u8] = b"\x03";
-
-/// How many [`INTERRUPT`]s end a client that works: one stops the turn, two leave.
-pub const INTERRUPTS: usize = 3;
-
-/// What to do in turn until the client is gone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ask {
-    /// Write [`INTERRUPT`] [`INTERRUPTS`] times.
-    Interrupt,
-    /// SIGHUP to the process group, or close the terminal's master.
-    HangUp,
-    /// SIGKILL to whatever is left.
-    Kill,
-}
-
-/// From the politest to the last.
-pub const ORDER: [Ask; 3] = [Ask::Interrupt, Ask::HangUp, Ask::Kill];
+/// What to type, and how long each may take to have its effect.
+pub const FAREWELLS: [(&[u8], Duration); 2] = [
+    (b"\x03", Duration::from_millis(300)),
+    (b"\x04\x04", Duration::from_secs(3)),
+];
 
 /// Puts the user's terminal back, whatever way a client went: cursor, paste, keyboard, focus, colour and output modes.
 pub const RESTORE: &str = "\x1b[?25h\x1b[?2004l\x1b[<u\x1b[>4;0m\x1b[?1004l\x1b[?2031l\x1b[?2026l";

@@ -39,9 +39,7 @@ impl Affinity {
         let hash = digest(&SHA256, format!("affinity of {session}").as_bytes());
         let value = hash.as_ref()[..16]
             .iter()
-            .fold(String::from("kimiq-"), |text, byte| {
-                format!("{text}{byte:02x}")
-            });
+            .fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
         Some(Self { value })
     }
 
@@ -160,5 +158,5 @@ mod tests {
         }
     }
 
-    const VALUE_OF_SESSION_1: &str = "kimiq-d0038a2011da96299c57fe7612f850c7";
+    const VALUE_OF_SESSION_1: &str = "d0038a2011da96299c57fe7612f850c7";
 }

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 
 use tokio::time::Instant;
 
+use crate::usage::ratio::float;
 use crate::usage::{Content, Prompt};
 
 /// Chains of one session; Kimi Code starts five subagents at once, which share its session, and more one by one.
@@ -122,8 +123,8 @@ impl Sessions {
             chain.truth = Some(Truth {
                 upto,
                 estimated,
-                prompt: super::ratio::float(tokens),
-                generated: super::ratio::float(generated),
+                prompt: float(tokens),
+                generated: float(generated),
             });
         }
     }
@@ -260,6 +261,7 @@ mod tests {
 
     use super::*;
     use crate::usage::Class;
+    use crate::usage::ratio::whole;
 
     fn prompt(head: u64, messages: &[u64]) -> Prompt {
         let mut prompt = Prompt::new(head, Content::of(Class::Tools, 1000));
@@ -270,7 +272,7 @@ mod tests {
     }
 
     fn bytes(content: &Content) -> f64 {
-        super::super::ratio::float(content.text())
+        float(content.text())
     }
 
     #[test]
@@ -291,7 +293,7 @@ mod tests {
         begin(&mut sessions, &prompt(2, &[1, 2]), 2);
         let look = |sessions: &Sessions, prompt: &Prompt| {
             let found = sessions.get("s").unwrap().common(prompt);
-            found.map(|common| (common.link, super::super::ratio::whole(common.tokens)))
+            found.map(|common| (common.link, whole(common.tokens)))
         };
         assert_eq!(
             look(&sessions, &prompt(1, &[1, 2, 3, 4, 5])),

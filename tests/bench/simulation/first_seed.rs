@@ -63,7 +63,7 @@ impl FirstSeed {
     fn pump(&mut self, now: Duration, moves: &mut Vec<Move>) {
         let running = &self.running;
         self.log
-            .retain(|e| now - e.at < MINUTE || running.contains_key(&e.job));
+            .retain(|e| now < e.at + MINUTE || running.contains_key(&e.job));
         while let Some(&id) = self.queue.front() {
             let need = self.need(&self.jobs[&id]);
             let fits = (0..3).all(|d| {

@@ -4,6 +4,7 @@
 //! four seconds in the mean; about one request in fifteen is typed by a person, who takes fifteen. Everything random about an agent
 //! comes from its own generator, in the order of its requests, so that every policy meets the same requests.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
@@ -89,7 +90,7 @@ pub(crate) struct Job {
     /// Bytes of the prompt's text: system text and tools, then the messages.
     pub(crate) bytes: u64,
     pub(crate) head: u64,
-    pub(crate) messages: Vec<Message>,
+    pub(crate) messages: Arc<[Message]>,
     /// Bytes of the answer.
     pub(crate) output_bytes: u64,
     /// Tokens a second while the answer streams.
@@ -114,7 +115,7 @@ pub(crate) struct Agent {
     /// Tokens of the conversation so far, and its bytes.
     context: u64,
     head: u64,
-    messages: Vec<Message>,
+    messages: Arc<[Message]>,
     /// Tokens of it that the upstream saw before.
     shared: u64,
     compacting: bool,
@@ -133,7 +134,7 @@ impl Agent {
         let context = rng.u64(shape.begin.0..=shape.begin.1);
         // All agents have one system prompt and the same tools.
         let head = SYSTEM * 4;
-        let messages = vec![message(&mut rng, context - SYSTEM)];
+        let messages = Arc::new([message(&mut rng, context - SYSTEM)]);
         Self {
             terminal,
             shape,
@@ -193,7 +194,7 @@ impl Agent {
         if self.compacting {
             self.compacting = false;
             self.context = rng.u64(self.shape.fresh.0..=self.shape.fresh.1);
-            self.messages = vec![message(rng, self.context - SYSTEM)];
+            self.messages = Arc::new([message(rng, self.context - SYSTEM)]);
             self.shared = SYSTEM;
         } else {
             let sigma = 1.0;
@@ -201,12 +202,13 @@ impl Agent {
             let new = whole(log_normal(rng, median, sigma)).clamp(50, 60_000);
             self.shared = job.prompt + job.output;
             self.context = self.shared + new;
-            self.messages.push(Message {
+            let answer = Message {
                 hash: rng.u64(..),
                 bytes: job.output_bytes,
                 by_model: true,
-            });
-            self.messages.push(message(rng, new));
+            };
+            let more = [answer, message(rng, new)];
+            self.messages = [&*self.messages, &more].concat().into();
             self.compacting = self.context > self.shape.full;
         }
         self.typed = !self.background && !self.compacting && rng.u32(..15) == 0;
@@ -217,7 +219,7 @@ impl Agent {
     /// The client gave up. A person notices and asks again.
     pub(crate) fn failed(&mut self) -> Duration {
         self.typed = !self.background;
-        Duration::from_secs_f64(30.0)
+        Duration::from_secs(30)
     }
 }
 

@@ -1,7 +1,7 @@
 //! A deterministic simulation of many terminals on one account: what each policy is worth, in tables.
 //!
 //! No socket, no real time, seeded. `cargo bench --bench simulation` prints all tables, thirty simulated minutes with
-//! five seeds each; `-- --only NAME` prints one (`turns`, `upstreams`, `estimates`, `fairness`, `waits`); `--minutes N` and `--seeds N`
+//! five seeds each; `-- --only NAME` prints one (`turns`, `upstreams`, `minutes`, `estimates`, `fairness`, `waits`); `--minutes N` and `--seeds N`
 //! change the size. `-- --write-baseline` writes the turns that `tests/simulation.rs` compares with. The turns of a table are model requests that were answered whole.
 #![expect(
     clippy::print_stdout,
@@ -13,6 +13,7 @@
 mod first_seed;
 mod load;
 mod oracle;
+mod play;
 mod policy;
 mod score;
 mod shipped;
@@ -57,10 +58,15 @@ fn main() {
 }
 
 fn baseline() -> String {
-    let mut text = "# The short version: 12 simulated minutes, mean of 2 seeds; turns, and upstream 429 of 1000 requests.\n# Written by `cargo bench --bench simulation -- --write-baseline`.\n".to_owned();
-    for (name, score) in tables::short() {
+    let head = "# The short version: 12 simulated minutes, mean of 2 seeds.\n\
+                # Written by `cargo bench --bench simulation -- --write-baseline`.\n";
+    let line = |(name, score): (String, score::Score)| {
         let (turns, denied) = (score.turns, score.denied_per_mille());
-        text += &format!("{name:?} = {{ turns = {turns:.1}, denied = {denied:.2} }}\n");
-    }
-    text
+        let (seen, jain) = (score.seen, score.jain);
+        format!(
+            "{name:?} = {{ turns = {turns:.1}, denied = {denied:.2}, seen = {seen:.1}, jain = {jain:.2} }}\n"
+        )
+    };
+    let lines: String = play::short().into_iter().map(line).collect();
+    head.to_owned() + &lines
 }

@@ -16,17 +16,18 @@ use super::upstream::{Charge, Course, Upstream, Window};
 use super::world::CHUNK;
 
 /// Slots of the line, in a second.
-const SLOTS: u64 = 4;
+const SLOTS: usize = 4;
+const SLOT: Duration = Duration::from_millis(250);
 /// Slots of a minute, and one more for what is lost by rounding.
-const MINUTE: usize = 60 * SLOTS as usize + 1;
+const MINUTE: usize = 60 * SLOTS + 1;
 /// Slots of the inner window.
-const INNER: usize = 10 * SLOTS as usize + 1;
+const INNER: usize = 10 * SLOTS + 1;
 /// Requests that are looked at beyond the first.
 const DEPTH: usize = 64;
 /// A cache that is lost within this time is worth a rescue.
 const RESCUE: Duration = Duration::from_secs(20);
 /// Nobody passes a request that has waited this long.
-const PATIENCE: Duration = Duration::from_secs(240);
+const PATIENCE: Duration = Duration::from_mins(4);
 
 /// How an oracle orders and spreads.
 #[derive(Clone, Copy, Debug)]
@@ -77,6 +78,8 @@ pub(crate) struct Oracle {
     waiting: Vec<Job>,
     line: [Vec<u64>; 3],
     service: HashMap<usize, f64>,
+    /// What the upstream has counted in the minute and in the ten seconds up to a slot.
+    door: (usize, [u64; 3], [u64; 3]),
 }
 
 impl Oracle {
@@ -86,6 +89,7 @@ impl Oracle {
             waiting: Vec::new(),
             line: Default::default(),
             service: HashMap::new(),
+            door: (usize::MAX, [0; 3], [0; 3]),
         }
     }
 
@@ -135,16 +139,15 @@ impl Oracle {
         let mut looked = 0;
         let mut index = 0;
         while index < self.waiting.len() && looked <= DEPTH {
-            let job = &self.waiting[index];
+            let job = self.waiting[index].clone();
             let at = now + job.way;
-            let course = upstream.course(job, at);
-            let charges = charges(job, &course, at, upstream);
-            if self.fits(
-                &charges,
-                [job.prompt, job.prompt - course.cached, 0],
-                at,
-                upstream,
-            ) {
+            let course = upstream.course(&job, at);
+            let need = [job.prompt, job.prompt - course.cached, 0];
+            let fitting = self
+                .is_open(need, at, upstream)
+                .then(|| charges(&job, &course, at, upstream))
+                .filter(|charges| self.fits(charges, upstream));
+            if let Some(charges) = fitting {
                 let job = self.waiting.remove(index);
                 let limits = upstream.limits();
                 let costs = [job.prompt, job.prompt - course.cached, job.output];
@@ -166,36 +169,48 @@ impl Oracle {
         }
     }
 
-    fn fits(
-        &self,
-        charges: &[(usize, usize, u64)],
-        need: [u64; 3],
-        at: Duration,
-        upstream: &Upstream,
-    ) -> bool {
+    /// The budgets that this account's terminals have for themselves.
+    fn limits(upstream: &Upstream) -> [u64; 3] {
+        std::array::from_fn(|d| {
+            let full = upstream.limits()[d];
+            let elsewhere = upstream
+                .foreign(d)
+                .max(full * upstream.rules().foreign / 100);
+            full.saturating_sub(elsewhere + elsewhere / 20)
+        })
+    }
+
+    /// At the door the upstream looks at what it has counted so far.
+    fn is_open(&mut self, need: [u64; 3], at: Duration, upstream: &Upstream) -> bool {
         let rules = upstream.rules();
+        let limits = Self::limits(upstream);
         let begin = slot(at);
         let length = match rules.window {
             Window::Rolling => MINUTE,
             Window::Fixed => begin % (MINUTE - 1) + 1,
         };
-        let limits: [u64; 3] = std::array::from_fn(|d| {
-            let full = upstream.limits()[d];
-            let elsewhere = upstream.foreign(d).max(full * rules.foreign / 100);
-            full.saturating_sub(elsewhere + elsewhere / 20)
-        });
-        // At the door the upstream looks at what it has counted so far.
-        let open = (0..3).all(|d| {
-            let limit = limits[d];
-            let counted = self.sum(d, (begin + 1).saturating_sub(length), begin);
-            let paced = !(rules.inner || self.kind.pace)
-                || self.sum(d, (begin + 1).saturating_sub(INNER), begin) < limit / 4;
-            paced && counted < limit && counted + need[d] <= limit
-        });
-        open && (0..3).all(|d| {
+        if self.door.0 != begin {
+            let sum = |d, length: usize| self.sum(d, (begin + 1).saturating_sub(length), begin);
+            self.door = (
+                begin,
+                std::array::from_fn(|d| sum(d, length)),
+                std::array::from_fn(|d| sum(d, INNER)),
+            );
+        }
+        let (_, counted, recent) = self.door;
+        let spread = rules.inner || self.kind.pace;
+        (0..3).all(|d| {
+            let paced = !spread || recent[d] == 0 || recent[d] + need[d] < limits[d] / 4;
+            paced && counted[d] < limits[d] && counted[d] + need[d] <= limits[d]
+        })
+    }
+
+    fn fits(&self, charges: &[(usize, usize, u64)], upstream: &Upstream) -> bool {
+        let limits = Self::limits(upstream);
+        (0..3).all(|d| {
             let new = charges.iter().filter(|c| c.0 == d);
             let new: Vec<(usize, u64)> = new.map(|c| (c.1, c.2)).collect();
-            match rules.window {
+            match upstream.rules().window {
                 Window::Rolling => self.rolls(d, &new, limits[d]),
                 Window::Fixed => self.stays(d, &new, limits[d]),
             }
@@ -258,6 +273,7 @@ impl Oracle {
     }
 
     fn charge(&mut self, charges: &[(usize, usize, u64)]) {
+        self.door.0 = usize::MAX;
         for &(d, slot, amount) in charges {
             let line = &mut self.line[d];
             if line.len() <= slot {
@@ -284,15 +300,13 @@ impl Policy for Oracle {
     }
 
     fn wake(&self, now: Duration) -> Option<Duration> {
-        (!self.waiting.is_empty()).then(|| {
-            let slots = u64::try_from(now.as_millis()).unwrap_or(0) * SLOTS / 1000 + 1;
-            Duration::from_millis(slots * 1000 / SLOTS + 1)
-        })
+        let slot = u32::try_from(slot(now) + 1).unwrap_or(u32::MAX);
+        (!self.waiting.is_empty()).then(|| SLOT * slot + Duration::from_millis(1))
     }
 }
 
 fn slot(at: Duration) -> usize {
-    usize::try_from(at.as_millis() * u128::from(SLOTS) / 1000).unwrap_or(usize::MAX)
+    usize::try_from(at.as_millis() / SLOT.as_millis()).unwrap_or(usize::MAX)
 }
 
 /// Budget, slot and tokens of all that a request will be charged.

@@ -123,7 +123,7 @@ impl Backlog {
     pub(crate) fn leave(&mut self, now: Duration) {
         self.waiting -= 1;
         if self.waiting == 0 {
-            self.total += now - self.since;
+            self.total += now.saturating_sub(self.since);
         }
     }
 
@@ -131,7 +131,7 @@ impl Backlog {
         if self.waiting == 0 {
             self.total
         } else {
-            self.total + (now - self.since)
+            self.total + now.saturating_sub(self.since)
         }
     }
 }

@@ -10,9 +10,9 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use fastrand::Rng;
 use kimiq::limits::{
-    Ask, Budget, Class, Decision, Ending, Id, Limiter, Moment, Options, RefusalKind, Ticket,
+    self, Ask, Budget, Decision, Ending, Id, Limiter, Moment, Options, RefusalKind, Ticket,
 };
-use kimiq::usage::{Estimate, Estimator};
+use kimiq::usage::{self, Asked, Content, Estimator, Guess, Prompt};
 use tokio::time::Instant;
 
 use super::load::{Job, MAX_TOKENS, count, normal, whole};
@@ -55,8 +55,8 @@ pub(crate) struct Shipped {
     /// The limiter's numbers and ours.
     ids: HashMap<usize, Id>,
     jobs: HashMap<Id, usize>,
-    estimates: HashMap<usize, Estimate>,
-    answered: HashMap<usize, Duration>,
+    prompts: HashMap<usize, Prompt>,
+    guesses: HashMap<usize, Guess>,
 }
 
 impl Shipped {
@@ -75,51 +75,42 @@ impl Shipped {
             pool: "pool".into(),
             ids: HashMap::new(),
             jobs: HashMap::new(),
-            estimates: HashMap::new(),
-            answered: HashMap::new(),
+            prompts: HashMap::new(),
+            guesses: HashMap::new(),
         }
     }
 
-    fn estimate(&mut self, job: &Job, now: Duration) -> Estimate {
+    /// Estimates the request and asks; a second time it does both anew, as the proxy does.
+    fn ask(&mut self, job: &Job, again: Option<Ticket>, now: Duration) {
+        let prompt = self.prompts.entry(job.id).or_insert_with(|| prompt(job));
         let session = job.agent.to_string();
-        let told = self
-            .estimator
-            .estimate(MODEL, &session, job.bytes, self.base + now);
+        let asked = asked(&session, prompt);
+        let guess = self.estimator.estimate(&asked, self.base + now);
         let factor = match self.error {
             Error::None => 1.0,
             Error::Unbiased => (0.15 * normal(&mut self.rng) - 0.15 * 0.15 / 2.0).exp(),
             Error::Low => 0.8,
         };
-        Estimate {
-            prompt: whole(count(told.prompt) * factor),
-            uncached: whole(count(told.uncached) * factor),
-        }
-    }
-
-    fn ask(&mut self, job: &Job, estimate: Estimate, again: Option<Ticket>, now: Duration) {
-        let terminal = match self.order {
-            Order::Shipped => job.terminal.to_string(),
-            Order::Fifo => String::new(),
+        let wrong = |tokens: u64| whole(count(tokens) * factor);
+        let (terminal, class) = match self.order {
+            Order::Shipped => (job.terminal.to_string(), job.class),
+            Order::Fifo => (String::new(), limits::Class::Loop),
         };
-        let class = match self.order {
-            Order::Shipped => job.class,
-            Order::Fifo => Class::Loop,
-        };
-        let age = now.saturating_sub(self.answered.get(&job.agent).copied().unwrap_or_default());
         let ask = Ask {
             pool: self.pool.clone(),
             terminal: terminal.into(),
-            session: job.agent.to_string().into(),
+            session: session.into(),
             class,
-            prompt: estimate.prompt,
-            uncached: estimate.uncached,
-            cached: estimate.prompt - estimate.uncached,
-            cache_expires_in: Duration::from_mins(5).checked_sub(age),
+            prompt: wrong(guess.estimate.prompt),
+            uncached: wrong(guess.estimate.uncached),
+            cached: wrong(guess.estimate.cached),
+            cache_expires_in: guess.estimate.cache_expires_in,
             max_tokens: Some(MAX_TOKENS),
             patience: PATIENCE,
             again,
             ..Ask::default()
         };
+        self.guesses.insert(job.id, guess);
         let id = self.limiter.arrive(ask, moment(now));
         self.ids.insert(job.id, id);
         self.jobs.insert(id, job.id);
@@ -169,23 +160,31 @@ impl Policy for Shipped {
     fn hear(&mut self, now: Duration, told: Told<'_>, _: &Upstream, moves: &mut Vec<Move>) {
         let pool = self.pool.clone();
         match told {
-            Told::Asked(job) => {
-                let estimate = self.estimate(job, now);
-                self.estimates.insert(job.id, estimate);
-                self.ask(job, estimate, None, now);
-            }
+            Told::Asked(job) => self.ask(job, None, now),
             Told::Denied(job, seen) => {
                 self.limiter.observe(&pool, seen, moment(now));
                 let jitter = self.rng.u32(..500_000);
                 self.limiter.throttled(&pool, None, jitter, moment(now));
-                let ticket = self
-                    .ids
+                if self
+                    .guesses
                     .get(&job.id)
-                    .and_then(|&id| self.limiter.ticket(id));
+                    .is_some_and(|g| g.estimate.cached > 0)
+                {
+                    self.estimator.refused(MODEL);
+                }
+                let id = self.ids.get(&job.id);
+                let ticket = id.and_then(|&id| self.limiter.ticket(id));
                 self.end(job, Ending::Refused, now);
-                self.ask(job, self.estimates[&job.id], ticket, now);
+                self.ask(job, ticket, now);
             }
-            Told::Begun(_, seen) => self.limiter.observe(&pool, seen, moment(now)),
+            Told::Begun(job, seen) => {
+                self.limiter.observe(&pool, seen, moment(now));
+                if let Some(prompt) = self.prompts.get(&job.id) {
+                    let session = job.agent.to_string();
+                    let asked = asked(&session, prompt);
+                    self.estimator.begun(&asked, self.base + now);
+                }
+            }
             Told::Streamed(job, tokens) => {
                 let bytes = job.output_bytes * tokens / job.output;
                 let told = self.estimator.output(MODEL, bytes);
@@ -194,12 +193,16 @@ impl Policy for Shipped {
                 }
             }
             Told::Ended(job, tokens) => {
-                self.estimates.remove(&job.id);
-                self.answered.insert(job.agent, now);
                 self.end(job, Ending::Settled(tokens), now);
-                let session = job.agent.to_string();
-                let at = self.base + now;
-                self.estimator.learn(MODEL, &session, job.bytes, tokens, at);
+                let prompt = self.prompts.remove(&job.id);
+                let guess = self.guesses.remove(&job.id);
+                if let (Some(prompt), Some(guess)) = (prompt, guess) {
+                    let session = job.agent.to_string();
+                    self.estimator
+                        .learn(&asked(&session, &prompt), &guess, tokens);
+                }
+                let (bytes, generated) = (job.output_bytes, tokens.generated);
+                self.estimator.learn_output(MODEL, bytes, generated);
             }
             Told::Woken => self.limiter.tick(moment(now)),
         }
@@ -215,6 +218,27 @@ impl Policy for Shipped {
     fn why(&self, job: usize, now: Duration) -> Option<(Duration, Budget)> {
         let wait = self.limiter.why(*self.ids.get(&job)?, moment(now))?;
         Some((Duration::from_millis(wait.eta_ms), wait.budget))
+    }
+}
+
+/// The conversation as the proxy's scanner would tell it.
+fn prompt(job: &Job) -> Prompt {
+    let head = Content::of(usage::Class::Tools, job.head);
+    let mut prompt = Prompt::new(1, head);
+    for message in job.messages.iter() {
+        let content = Content::of(usage::Class::Code, message.bytes);
+        prompt.push(message.hash, content, message.by_model);
+    }
+    prompt
+}
+
+fn asked<'a>(session: &'a str, prompt: &'a Prompt) -> Asked<'a> {
+    Asked {
+        model: MODEL,
+        place: MODEL,
+        session,
+        prompt,
+        spawns: false,
     }
 }
 

@@ -12,7 +12,7 @@ use kimiq::usage::{Dimensions, Observation, Tokens};
 use super::load::{Job, count};
 
 /// The length of a window.
-pub(crate) const MINUTE: Duration = Duration::from_secs(60);
+pub(crate) const MINUTE: Duration = Duration::from_mins(1);
 /// Prefixes are cached in blocks of this many tokens.
 const BLOCK: u64 = 64;
 /// What a gateway that fell asleep at the start believes about generated tokens.
@@ -256,6 +256,7 @@ impl Upstream {
 
     /// The other machine was served.
     pub(crate) fn use_elsewhere(&mut self, tokens: [u64; 3], now: Duration) {
+        self.roll(now);
         for (d, amount) in tokens.into_iter().enumerate() {
             self.charge(d, amount, now);
             let count = &mut self.counts[d];
@@ -288,7 +289,7 @@ impl Upstream {
             Unit::SecondUntil(until) if now < until => 60,
             _ => 1,
         };
-        let spoken = self.completed.is_some_and(|at| now - at < MINUTE);
+        let spoken = self.completed.is_some_and(|at| now < at + MINUTE);
         let shown = |d: usize| d == 0 || spoken;
         let limit = |d: usize| shown(d).then(|| self.limit(job, d) / unit);
         let left = |d: usize| {
@@ -327,12 +328,12 @@ impl Upstream {
                 if fixed {
                     at < begun
                 } else {
-                    now - at >= MINUTE
+                    now >= at + MINUTE
                 }
             };
             drain(&mut count.entries, &mut count.sum, over);
             drain(&mut count.foreign, &mut count.foreign_sum, over);
-            let old = |at: Duration| now - at >= MINUTE / 6;
+            let old = |at: Duration| now >= at + MINUTE / 6;
             drain(&mut count.recent, &mut count.recent_sum, old);
         }
     }

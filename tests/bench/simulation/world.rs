@@ -145,7 +145,7 @@ impl World<'_> {
             let first = self.agents[agent].first();
             self.after(first, Event::Ask(agent));
         }
-        self.after(Duration::from_secs(60), Event::Minute);
+        self.after(Duration::from_mins(1), Event::Minute);
         if self.scene.rules.foreign > 0 {
             self.after(Duration::ZERO, Event::Foreign);
         }
@@ -176,7 +176,7 @@ impl World<'_> {
             Event::Foreign => self.foreign(),
             Event::Minute => {
                 self.upstream.minute(self.now);
-                self.after(Duration::from_secs(60), Event::Minute);
+                self.after(Duration::from_mins(1), Event::Minute);
             }
             Event::Wake => {
                 if self.wake == Some(self.now) {
@@ -242,7 +242,7 @@ impl World<'_> {
             let at = at.max(self.now + Duration::from_millis(1));
             if self.wake != Some(at) {
                 self.wake = Some(at);
-                self.after(at - self.now, Event::Wake);
+                self.after(at.saturating_sub(self.now), Event::Wake);
             }
         } else {
             self.wake = None;
@@ -253,13 +253,13 @@ impl World<'_> {
     fn predicted(&mut self, job: usize) {
         let fate = &mut self.fates[job];
         if let Some(eta) = fate.eta.take() {
-            let took = self.now - fate.job.asked;
+            let took = self.now.saturating_sub(fate.job.asked);
             self.score
                 .etas
                 .push((eta.as_secs_f64(), took.as_secs_f64()));
         }
         if let Some((at, eta)) = fate.later.take() {
-            let took = self.now - at;
+            let took = self.now.saturating_sub(at);
             self.score
                 .later
                 .push((eta.as_secs_f64(), took.as_secs_f64()));
@@ -303,7 +303,7 @@ impl World<'_> {
         fate.admitted = self.now;
         fate.waiting = false;
         let terminal = fate.job.terminal;
-        let wait = self.now - fate.job.asked - fate.job.way;
+        let wait = self.now.saturating_sub(fate.job.asked + fate.job.way);
         self.backlog[terminal].leave(self.now);
         self.score.waits.push((terminal, wait.as_secs_f64()));
         self.after(course.first, Event::Begun(job));
@@ -324,7 +324,7 @@ impl World<'_> {
     fn chunk(&mut self, job: usize) {
         let fate = &mut self.fates[job];
         let Some(course) = fate.course else { return };
-        let since = self.now - fate.admitted - course.first;
+        let since = self.now.saturating_sub(fate.admitted + course.first);
         let so_far = whole(since.as_secs_f64() * fate.job.pace).min(fate.job.output);
         let new = so_far - fate.streamed;
         if so_far == fate.job.output {

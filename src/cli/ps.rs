@@ -1,0 +1,94 @@
+//! `kimiq ps`: runs and their terminals, with state.
+
+use serde::Serialize;
+
+use crate::cli::args::Listing;
+use crate::cli::block_on;
+use crate::cli::context::Context;
+use crate::cli::failure::Outcome;
+use crate::cli::output::Look;
+use crate::cli::output::Output;
+use crate::cli::output::grouped;
+use crate::control::RunInfo;
+use crate::control::TerminalInfo;
+
+#[derive(Serialize)]
+struct HostRuns {
+    host: String,
+    pid: u32,
+    port: u16,
+    runs: Vec<RunInfo>,
+}
+
+pub(crate) fn run(context: &Context, args: Listing) -> Outcome {
+    let hosts = block_on(async {
+        let mut listed = Vec::new();
+        for host in context.hosts()? {
+            let runs = host.runs().await?;
+            let entry = host.entry();
+            listed.push(HostRuns {
+                host: entry.name.clone(),
+                pid: entry.pid,
+                port: entry.port,
+                runs,
+            });
+        }
+        Ok(listed)
+    })?;
+    let output = context.output;
+    if args.json {
+        output.json(&hosts)?;
+        return Ok(());
+    }
+    let rows: Vec<Vec<String>> = hosts
+        .iter()
+        .flat_map(|host| &host.runs)
+        .flat_map(|run| {
+            run.terminals
+                .iter()
+                .map(move |terminal| row(output, run, terminal))
+        })
+        .collect();
+    if rows.is_empty() {
+        output.note("no terminals; `kimiq run` starts some");
+        return Ok(());
+    }
+    let head = [
+        "TERMINAL", "STATE", "REQUESTS", "TOKENS", "PID", "DIR", "TITLE",
+    ];
+    output.table(&head, &[2, 3, 4], &rows)?;
+    for host in &hosts {
+        for run in &host.runs {
+            for terminal in &run.terminals {
+                for notice in &terminal.notices {
+                    output.warn(format!("{}:{}: {notice}", run.name, terminal.number));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn row(output: Output, run: &RunInfo, terminal: &TerminalInfo) -> Vec<String> {
+    let look = match terminal.state.as_str() {
+        "working" => Look::Green,
+        "waiting" | "needs_approval" | "asks" | "needs_trust" => Look::Yellow,
+        "bypassing" => Look::Red,
+        _ => Look::Dim,
+    };
+    let words = match &terminal.wait {
+        Some(wait) => format!("{}: {wait}", terminal.words),
+        None => terminal.words.clone(),
+    };
+    vec![
+        format!("{}:{}", run.name, terminal.number),
+        output.paint(look, &words),
+        terminal.requests.to_string(),
+        grouped(terminal.tokens.total()),
+        terminal
+            .pid
+            .map_or_else(|| "-".to_owned(), |pid| pid.to_string()),
+        terminal.dir.display().to_string(),
+        terminal.title.chars().filter(|c| !c.is_control()).collect(),
+    ]
+}

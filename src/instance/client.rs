@@ -1,0 +1,459 @@
+//! Prepares the Kimi program for a run, and puts back what was prepared.
+//!
+//! Runs with the same real home share one overlay, and its last look is taken when the last of them ends. A rewrite is
+//! undone then, too. Its journal lies in the host's state folder under a name that tells which file it is about, so
+//! that the next host, or `kimiq restore`, finds it whatever happened.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::ffi::OsStr;
+use std::ffi::OsString;
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use percent_encoding::NON_ALPHANUMERIC;
+use percent_encoding::percent_decode_str;
+use percent_encoding::utf8_percent_encode;
+use tokio_util::sync::CancellationToken;
+
+use crate::control::HostError;
+use crate::control::Program;
+use crate::control::StartRun;
+use crate::fsx;
+use crate::instance::host::Instance;
+use crate::instance::keeper::chain;
+use crate::instance::options;
+use crate::instance::report;
+use crate::instance::slot::Slot;
+use crate::kimi;
+use crate::kimi::Client;
+use crate::kimi::Demo;
+use crate::kimi::Environment;
+use crate::kimi::Kind;
+use crate::kimi::LaunchSpec;
+use crate::kimi::Overlay;
+use crate::kimi::Rewrite;
+use crate::kimi::Synced;
+use crate::kimi::Undone;
+use crate::kimi::ending;
+use crate::kimi::legacy;
+use crate::terminal::Ending;
+use crate::terminal::Phrases;
+
+/// What Kimi Code 2.1.0 writes into its notifications (OSC 9; measured).
+const APPROVAL: &str = "approval required";
+const QUESTION: &str = "needs your answer";
+const DONE: &str = "task complete";
+
+/// The clients of a host.
+#[derive(Debug)]
+pub(crate) struct Clients {
+    data: PathBuf,
+    state: PathBuf,
+    proxy: String,
+    demo: Option<Demo>,
+    /// Uses of each home.
+    uses: Mutex<BTreeMap<PathBuf, usize>>,
+    /// One preparation or release at a time.
+    turn: tokio::sync::Mutex<()>,
+}
+
+/// A client that can be launched.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    client: Client,
+    way: Way,
+    home: PathBuf,
+    env: Environment,
+    /// What is typed in place of `kimi`, where that alone would not start the same client with the same home.
+    typed: Option<String>,
+    /// Variables for new children, as the newest look at the configuration has them.
+    extra: Mutex<Vec<(OsString, OsString)>>,
+    released: CancellationToken,
+}
+
+#[derive(Clone, Debug)]
+enum Way {
+    Overlay(Arc<Overlay>),
+    Rewrite(Arc<Rewrite>),
+    Legacy { folder: PathBuf },
+}
+
+impl Clients {
+    pub(crate) fn new(data: PathBuf, state: PathBuf, port: u16, demo: Option<Demo>) -> Self {
+        Self {
+            data,
+            state,
+            proxy: format!("http://127.0.0.1:{port}"),
+            demo,
+            uses: Mutex::default(),
+            turn: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// Finds the client and leads its traffic here.
+    pub(crate) async fn prepare(
+        &self,
+        host: &Arc<Instance>,
+        ask: &mut StartRun,
+    ) -> Result<Arc<Prepared>, HostError> {
+        let _turn = self.turn.lock().await;
+        if let Some(demo) = &self.demo {
+            // Nothing of the user's own set-up belongs into a demo.
+            ask.env.retain(|name, _| !name.starts_with("KIMI_"));
+            ask.env
+                .insert("KIMI_CODE_HOME".to_owned(), demo.home.display().to_string());
+            if ask.dirs.is_empty() {
+                ask.dirs.push(demo.work.clone());
+            }
+        }
+        if ask.dirs.is_empty() {
+            return Err(HostError::Invalid("a run needs a folder".to_owned()));
+        }
+        let Program::Client { command } = &ask.program else {
+            return Err(HostError::Invalid("this run has no client".to_owned()));
+        };
+        let env: Environment = ask
+            .env
+            .iter()
+            .map(|(name, value)| (name.into(), value.into()))
+            .collect();
+        let failed = |error: &dyn Error| HostError::Failed(chain(error));
+        let client = kimi::find(command.as_deref(), &env, &self.data)
+            .await
+            .map_err(|error| HostError::Failed(format!("{}; {}", chain(&error), error.hint())))?;
+        let home = client.home(&env).map_err(|error| failed(&error))?;
+        let way = self.way(&client, &home, ask, &env);
+        let typed = typed(&client, command.as_deref(), &env);
+        let prepared = Arc::new(Prepared {
+            typed,
+            client,
+            way,
+            home: home.clone(),
+            env,
+            extra: Mutex::default(),
+            released: CancellationToken::new(),
+        });
+        *self.uses.lock().entry(home).or_default() += 1;
+        let done = match self.apply(&prepared).await {
+            Ok(synced) => {
+                adopt(host, &prepared, synced);
+                prepared.watch(host)
+            }
+            Err(error) => Err(error),
+        };
+        if let Err(error) = done {
+            self.release_in_turn(&prepared).await;
+            return Err(failed(&*error));
+        }
+        Ok(prepared)
+    }
+
+    fn way(&self, client: &Client, home: &Path, ask: &StartRun, env: &Environment) -> Way {
+        let name = encode(home);
+        match client.kind {
+            Kind::KimiCli => Way::Legacy {
+                folder: self.state.join("kimi-cli").join(name),
+            },
+            Kind::KimiCode if ask.rewrite => {
+                let config = home.join("config.toml");
+                let journal = journals(&self.state).join(encode(&config));
+                Way::Rewrite(Arc::new(Rewrite::new(config, journal)))
+            }
+            Kind::KimiCode => Way::Overlay(Arc::new(Overlay::new(kimi::Setup {
+                real: home.to_path_buf(),
+                root: self.state.join("kimi-code").join(name),
+                proxy: self.proxy.clone(),
+                status_command: if ask.status_line {
+                    status_command()
+                } else {
+                    None
+                },
+                env: env.clone(),
+            }))),
+        }
+    }
+
+    async fn apply(
+        &self,
+        prepared: &Arc<Prepared>,
+    ) -> Result<Synced, Box<dyn Error + Send + Sync>> {
+        let (prepared, proxy, state) =
+            (Arc::clone(prepared), self.proxy.clone(), self.state.clone());
+        blocking(move || match &prepared.way {
+            Way::Overlay(overlay) => Ok(overlay.prepare()?),
+            Way::Rewrite(rewrite) => {
+                fsx::create_private_dir(&journals(&state))?;
+                let made = rewrite.apply(&prepared.env, &proxy)?;
+                Ok(Synced {
+                    routes: made.routes,
+                    warnings: made.warnings,
+                    env: made.env,
+                    ..Synced::default()
+                })
+            }
+            Way::Legacy { folder } => {
+                fsx::create_private_dir(folder)?;
+                // What each terminal gets is written at its start; this tells the routes.
+                let probe = folder.join("probe.toml");
+                let made =
+                    legacy::write(&prepared.home, &probe, &prepared.env, &proxy, "none", None)?;
+                fsx::remove(&probe)?;
+                Ok(Synced {
+                    routes: made.routes,
+                    warnings: made.warnings,
+                    env: made.env,
+                    ..Synced::default()
+                })
+            }
+        })
+        .await
+    }
+
+    /// A run has ended: the last one of a home puts back what was changed.
+    pub(crate) async fn release(&self, prepared: &Arc<Prepared>) {
+        let _turn = self.turn.lock().await;
+        self.release_in_turn(prepared).await;
+    }
+
+    async fn release_in_turn(&self, prepared: &Arc<Prepared>) {
+        if prepared.released.is_cancelled() {
+            return;
+        }
+        prepared.released.cancel();
+        let last = {
+            let mut uses = self.uses.lock();
+            let left = uses.get(&prepared.home).copied().unwrap_or(1) - 1;
+            uses.insert(prepared.home.clone(), left);
+            left == 0
+        };
+        let way = prepared.way.clone();
+        let done = blocking(move || {
+            match way {
+                Way::Overlay(overlay) if last => drop(overlay.finish()?),
+                Way::Overlay(overlay) => drop(overlay.sync()?),
+                Way::Rewrite(rewrite) if last => drop(rewrite.undo()?),
+                Way::Rewrite(_) => {}
+                Way::Legacy { folder } if last => std::fs::remove_dir_all(folder)?,
+                Way::Legacy { .. } => {}
+            }
+            Ok(())
+        });
+        if let Err(error) = done.await {
+            tracing::error!(error = %chain(&*error), "the client's configuration could not be put in order");
+        }
+    }
+}
+
+/// What starts this client with this home from any shell, if `kimi` alone does not.
+fn typed(client: &Client, command: Option<&str>, env: &Environment) -> Option<String> {
+    let home = env
+        .get(OsStr::new("KIMI_CODE_HOME"))
+        .map(|home| home.to_string_lossy());
+    // Our own installation is the one that brings a folder for PATH.
+    if command.is_none() && client.path_first.is_none() && home.is_none() {
+        return None;
+    }
+    let mut words: Vec<String> = home
+        .map(|home| format!("KIMI_CODE_HOME={}", report::quoted(&home)))
+        .into_iter()
+        .collect();
+    if let Some(folder) = &client.path_first {
+        words.push(format!(
+            "PATH={}:\"$PATH\"",
+            report::quoted(&folder.to_string_lossy())
+        ));
+    }
+    let program = client.program.to_string_lossy();
+    words.push(report::quoted(&program));
+    words.extend(client.args.iter().map(|arg| report::quoted(arg)));
+    Some(words.join(" "))
+}
+
+/// Serves the routes, keeps the variables, and tells what the user should know.
+fn adopt(host: &Instance, prepared: &Prepared, synced: Synced) {
+    for route in &synced.routes {
+        match options::upstream(&host.settings, &route.name, &route.base_url) {
+            Ok(upstream) => host.proxy.routes.set(upstream),
+            Err(error) => host.notice(format!(
+                "the provider `{}` cannot be served: {error}",
+                route.provider
+            )),
+        }
+    }
+    for warning in &synced.warnings {
+        let kimi::Warning::Direct { alias, why } = warning;
+        host.notice(format!(
+            "the model `{alias}` goes to its upstream directly, without limits and totals: {why}"
+        ));
+    }
+    if !synced.patched.is_empty() {
+        let names = synced.patched.join(", ");
+        host.notice(format!(
+            "new models ({names}) go through kimiq after /reload in the terminal"
+        ));
+    }
+    *prepared.extra.lock() = synced.env;
+}
+
+impl Prepared {
+    /// Follows changes of the configuration while the run lasts.
+    fn watch(self: &Arc<Self>, host: &Arc<Instance>) -> Result<(), Box<dyn Error + Send + Sync>> {
+        let Way::Overlay(overlay) = &self.way else {
+            return Ok(());
+        };
+        let mut watch = overlay.watch()?;
+        let (overlay, prepared, host) = (Arc::clone(overlay), Arc::clone(self), Arc::clone(host));
+        let released = self.released.clone();
+        let tracker = host.tracker.clone();
+        tracker.spawn(released.run_until_cancelled_owned(async move {
+            loop {
+                watch.changed().await;
+                let overlay = Arc::clone(&overlay);
+                match blocking(move || Ok(overlay.sync()?)).await {
+                    Ok(synced) => adopt(&host, &prepared, synced),
+                    Err(error) => host.notice(format!(
+                        "the client's configuration is not followed: {}",
+                        chain(&*error)
+                    )),
+                }
+            }
+        }));
+        Ok(())
+    }
+
+    /// What to start in a slot.
+    pub(crate) fn launch(
+        &self,
+        ask: &StartRun,
+        slot: &Slot,
+        key: &str,
+        resume: Option<String>,
+        proxy: &str,
+    ) -> Result<LaunchSpec, Box<dyn Error + Send + Sync>> {
+        let options = kimi::Options {
+            terminal: slot.name.to_string(),
+            key: key.to_owned(),
+            cwd: slot.dir.clone(),
+            resume,
+            max_steps: ask.max_steps,
+            quiet_client: ask.quiet,
+            args: ask.args.iter().map(Into::into).collect(),
+            env: self.extra.lock().clone(),
+            ..kimi::Options::default()
+        };
+        Ok(match &self.way {
+            Way::Overlay(overlay) => {
+                kimi::launch::kimi_code(&self.client, overlay.root(), &options, &self.env)
+            }
+            Way::Rewrite(_) => {
+                kimi::launch::kimi_code(&self.client, &self.home, &options, &self.env)
+            }
+            Way::Legacy { folder } => {
+                let file = folder.join(format!("{}.toml", encode(Path::new(&*slot.name))));
+                legacy::write(&self.home, &file, &self.env, proxy, key, ask.max_steps)?;
+                kimi::launch::kimi_cli(&self.client, &file, &options, &self.env)
+            }
+        })
+    }
+
+    /// What to type to go on with a session, if that is one.
+    pub(crate) fn resume_command(&self, session: &str) -> Option<String> {
+        let command = ending::is_session(self.client.kind, session)
+            .then(|| ending::resume_command(session))?;
+        Some(match &self.typed {
+            Some(typed) => command.replacen("kimi", typed, 1),
+            None => command,
+        })
+    }
+}
+
+/// What the client's notifications mean.
+pub(crate) fn phrases() -> Phrases {
+    Phrases {
+        approval: APPROVAL.to_owned(),
+        question: QUESTION.to_owned(),
+        done: DONE.to_owned(),
+    }
+}
+
+/// How any other program is asked to leave: its window closes.
+pub(crate) fn plain_ending() -> Ending {
+    Ending::polite(&[])
+}
+
+/// How the client is asked to leave so that its session can be resumed.
+pub(crate) fn ending() -> Ending {
+    Ending::polite(&ending::FAREWELLS)
+}
+
+/// The session that the client named when it left.
+pub(crate) fn session_in_farewell(screen: &str) -> Option<String> {
+    ending::session_in_farewell(screen).map(ToOwned::to_owned)
+}
+
+/// The footer command: this program's hidden verb.
+fn status_command() -> Option<String> {
+    let program = std::env::current_exe().ok()?;
+    let program = program.to_str()?;
+    Some(format!("'{}' status-line", program.replace('\'', r"'\''")))
+}
+
+fn journals(state: &Path) -> PathBuf {
+    state.join("journals")
+}
+
+/// A configuration that was put back.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Restored {
+    /// The file.
+    pub file: PathBuf,
+    /// It has the bytes that it had before; otherwise somebody else changed it too, and only our addresses were taken out.
+    pub identical: bool,
+}
+
+/// Undoes every edit that an earlier host of this name left open in `state`. The caller holds the host's claim.
+pub fn restore(state: &Path) -> Result<Vec<Restored>, Box<dyn Error + Send + Sync>> {
+    let found = match std::fs::read_dir(journals(state)) {
+        Ok(found) => found,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error.into()),
+    };
+    let mut restored = Vec::new();
+    for entry in found {
+        let journal = entry?.path();
+        let Some(name) = journal.file_name().and_then(|name| name.to_str()) else {
+            continue;
+        };
+        // Others beside it are copies and half-written files of the journal's own.
+        if name.contains('.') {
+            continue;
+        }
+        let file = PathBuf::from(percent_decode_str(name).decode_utf8_lossy().into_owned());
+        match Rewrite::new(file.clone(), journal.clone()).undo()? {
+            Undone::Nothing => {}
+            Undone::Restored => restored.push(Restored {
+                file,
+                identical: true,
+            }),
+            Undone::OursTakenBack => restored.push(Restored {
+                file,
+                identical: false,
+            }),
+        }
+    }
+    Ok(restored)
+}
+
+/// A path as one plain file name.
+fn encode(path: &Path) -> String {
+    utf8_percent_encode(&path.display().to_string(), NON_ALPHANUMERIC).to_string()
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Box<dyn Error + Send + Sync>> + Send + 'static,
+) -> Result<T, Box<dyn Error + Send + Sync>> {
+    tokio::task::spawn_blocking(work).await?
+}

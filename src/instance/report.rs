@@ -1,0 +1,480 @@
+//! What the host knows, as the plain values that windows, commands and footers show.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::clock;
+use crate::control::BudgetInfo;
+use crate::control::DayInfo;
+use crate::control::HealthReport;
+use crate::control::HostError;
+use crate::control::PoolInfo;
+use crate::control::Resume;
+use crate::control::RunInfo;
+use crate::control::TerminalInfo;
+use crate::control::UpstreamInfo;
+use crate::control::UsageBy;
+use crate::control::UsageReport;
+use crate::control::UsageRow;
+use crate::control::WhyReport;
+use crate::instance::host::Instance;
+use crate::instance::run::Run;
+use crate::instance::slot::Slot;
+use crate::limits::PoolView;
+use crate::limits::Snapshot;
+use crate::terminal::State;
+use crate::tui::Status;
+use crate::tui::Tab;
+use crate::tui::ViewModel;
+use crate::upstream::Upstream;
+use crate::usage::By;
+use crate::usage::Ledger;
+use crate::usage::Total;
+
+/// Name of the upstream that paths without a route go to.
+pub(crate) const DEFAULT_ROUTE: &str = "default";
+
+/// How long an upstream may take to take a connection.
+const PROBE: Duration = Duration::from_secs(5);
+
+/// The time of day, as reports write it.
+pub(crate) fn now() -> String {
+    clock::wall().to_rfc3339_opts(chrono::SecondsFormat::Millis, true)
+}
+
+/// A run.
+pub(crate) fn run(host: &Instance, run: &Run) -> RunInfo {
+    RunInfo {
+        name: run.name.clone(),
+        started: run.started.clone(),
+        attached: run.attached.load(Ordering::Acquire),
+        terminals: run
+            .slots()
+            .iter()
+            .map(|slot| terminal(host, slot))
+            .collect(),
+    }
+}
+
+fn terminal(host: &Instance, slot: &Slot) -> TerminalInfo {
+    let activity = host.proxy.board.activity(&slot.name);
+    let wait = host
+        .proxy
+        .gate
+        .wait_of(&slot.name)
+        .map(|wait| wait.sentence());
+    let live = slot.live.lock();
+    let exit = match live.state {
+        State::Exited(exit) => Some(exit),
+        _ => None,
+    };
+    let running = live.terminal.as_ref().filter(|_| exit.is_none());
+    TerminalInfo {
+        number: slot.number,
+        title: live.title.clone(),
+        state: live.state.name().to_owned(),
+        words: live.state.to_string(),
+        wait,
+        session: live.session.clone(),
+        pid: running.and_then(|terminal| u32::try_from(terminal.pid()).ok()),
+        exit_code: exit.and_then(|exit| exit.code),
+        exit_signal: exit.and_then(|exit| exit.signal),
+        dir: slot.dir.clone(),
+        requests: activity.requests,
+        in_flight: activity.in_flight(),
+        tokens: activity.tokens,
+        notices: live.notices.clone(),
+    }
+}
+
+/// What a window shows around the screens.
+pub(crate) fn view(host: &Instance, run: &Run) -> ViewModel {
+    let slots = run.slots();
+    let mut notices = warnings(host);
+    let terminals = slots
+        .iter()
+        .map(|slot| {
+            let wait = host
+                .proxy
+                .gate
+                .wait_of(&slot.name)
+                .map(|wait| wait.sentence());
+            let live = slot.live.lock();
+            notices.extend(
+                live.notices
+                    .iter()
+                    .map(|notice| format!("{}: {notice}", slot.number)),
+            );
+            Tab {
+                number: slot.number,
+                id: slot.id,
+                title: live.title.clone(),
+                state: live.state,
+                wait,
+            }
+        })
+        .collect();
+    let snapshot = host.proxy.gate.snapshot();
+    let tightest = tightest(&snapshot);
+    ViewModel {
+        run: run.name.clone(),
+        terminals,
+        status: Status {
+            queue: snapshot.queue.len(),
+            budget: tightest.map(|pool| (pool.binding.to_string(), small(pool.percent))),
+            tokens_today: snapshot.day.used,
+            daily_cap: Some(snapshot.day.cap),
+            notices,
+        },
+    }
+}
+
+fn tightest(snapshot: &Snapshot) -> Option<&PoolView> {
+    snapshot.pools.iter().max_by_key(|pool| pool.percent)
+}
+
+fn small(percent: u64) -> u8 {
+    u8::try_from(percent).unwrap_or(u8::MAX)
+}
+
+/// What the user of this host should know.
+fn warnings(host: &Instance) -> Vec<String> {
+    let mut told = host.notices.lock().clone();
+    let day = host.proxy.gate.snapshot().day;
+    if day.warned {
+        let percent = day
+            .used
+            .saturating_mul(100)
+            .checked_div(day.cap)
+            .unwrap_or(100);
+        told.push(format!(
+            "{percent} % of the day's tokens are used; the day ends {}",
+            day.resets_at.format("%H:%M UTC")
+        ));
+    }
+    told
+}
+
+/// The line in the footer of a terminal.
+pub(crate) fn status_line(host: &Instance, terminal: &str) -> String {
+    let snapshot = host.proxy.gate.snapshot();
+    let mut parts = vec![format!("kimiq {terminal}")];
+    if let Some(wait) = host.proxy.gate.wait_of(terminal) {
+        parts.push(wait.sentence());
+    } else if !snapshot.queue.is_empty() {
+        parts.push(format!("queue {}", snapshot.queue.len()));
+    }
+    if let Some(pool) = tightest(&snapshot) {
+        parts.push(format!("{} {} %", pool.binding, pool.percent));
+    }
+    let day = &snapshot.day;
+    let percent = day
+        .used
+        .saturating_mul(100)
+        .checked_div(day.cap)
+        .unwrap_or(0);
+    parts.push(format!("today {} tokens ({percent} %)", short(day.used)));
+    parts.join(" · ")
+}
+
+/// 12345 becomes `12k`.
+fn short(tokens: u64) -> String {
+    match tokens {
+        0..10_000 => tokens.to_string(),
+        10_000..10_000_000 => format!("{}k", tokens / 1000),
+        _ => format!("{}M", tokens / 1_000_000),
+    }
+}
+
+/// Totals.
+pub(crate) fn usage(host: &Instance, days: u16, by: UsageBy) -> UsageReport {
+    let snapshot = host.proxy.gate.snapshot();
+    UsageReport {
+        pools: pools(&snapshot),
+        ..totals(&host.proxy.ledger, host.zone, snapshot.day.cap, days, by)
+    }
+}
+
+/// Totals of the ledger alone; no budget is known.
+pub(crate) fn totals(
+    ledger: &Ledger,
+    zone: chrono_tz::Tz,
+    cap: u64,
+    days: u16,
+    by: UsageBy,
+) -> UsageReport {
+    let (date, today) = ledger.today();
+    let columns: &[By] = match by {
+        UsageBy::Terminal => &[By::Day, By::Source, By::Terminal],
+        UsageBy::Model => &[By::Day, By::Model],
+        UsageBy::Day => &[By::Day],
+    };
+    let row = |total: Total| {
+        let day = total.day.map(|day| day.to_string()).unwrap_or_default();
+        let terminal = total.terminal.unwrap_or_default();
+        let key = match (by, total.source.as_deref()) {
+            (UsageBy::Model, _) => total.model.unwrap_or_default(),
+            (UsageBy::Day, _) => day.clone(),
+            (UsageBy::Terminal, None | Some("")) => terminal,
+            (UsageBy::Terminal, Some(run)) if terminal.is_empty() => run.to_owned(),
+            (UsageBy::Terminal, Some(run)) => format!("{run}:{terminal}"),
+        };
+        UsageRow {
+            day,
+            key,
+            requests: total.requests,
+            tokens: total.tokens,
+        }
+    };
+    let rows = ledger
+        .totals(u32::from(days), columns)
+        .into_iter()
+        .map(row)
+        .collect();
+    let total = today.tokens.total();
+    UsageReport {
+        today: DayInfo {
+            date: date.to_string(),
+            time_zone: zone.name().to_owned(),
+            requests: today.requests,
+            tokens: today.tokens,
+            total,
+            cap,
+            left: cap.saturating_sub(total),
+        },
+        by,
+        rows,
+        pools: Vec::new(),
+    }
+}
+
+fn pools(snapshot: &Snapshot) -> Vec<PoolInfo> {
+    let of = |pool: &PoolView| {
+        let budget = |name: &str, used: u64, held: u64, limit: u64| BudgetInfo {
+            name: name.to_owned(),
+            used: used + held,
+            limit,
+            percent: small(
+                (used + held)
+                    .saturating_mul(100)
+                    .checked_div(limit)
+                    .unwrap_or(100),
+            ),
+        };
+        let (used, held, limit) = (&pool.used, &pool.held, &pool.effective);
+        PoolInfo {
+            name: pool.name.clone(),
+            budgets: vec![
+                budget("prompt", used.prompt, held.prompt, limit.prompt),
+                budget("uncached", used.uncached, held.uncached, limit.uncached),
+                budget("generated", used.generated, held.generated, limit.generated),
+            ],
+            queue: pool.waiting,
+            in_flight: pool.in_flight,
+            paused: pool.paused_ms > 0,
+        }
+    };
+    snapshot.pools.iter().map(of).collect()
+}
+
+/// How the host is; `probe` opens a connection to each upstream.
+pub(crate) async fn health(host: &Arc<Instance>, probe: bool) -> HealthReport {
+    let snapshot = host.proxy.gate.snapshot();
+    let runs = host.runs();
+    let upstreams = if probe { reach(host).await } else { Vec::new() };
+    let stopping = host.stopping.is_cancelled();
+    let longest = snapshot
+        .queue
+        .iter()
+        .map(|one| one.wait.waited_ms)
+        .max()
+        .unwrap_or(0);
+    let mut notices = warnings(host);
+    for slot in runs.iter().flat_map(|run| run.slots()) {
+        let live = slot.live.lock();
+        notices.extend(
+            live.notices
+                .iter()
+                .map(|notice| format!("{}: {notice}", slot.name)),
+        );
+    }
+    let bypassing = runs
+        .iter()
+        .flat_map(|run| run.slots())
+        .any(|slot| slot.live.lock().state == State::Bypassing);
+    HealthReport {
+        ok: !stopping && !bypassing && upstreams.iter().all(|upstream| upstream.reachable),
+        state: if stopping { "stopping" } else { "running" }.to_owned(),
+        host: host.name.clone(),
+        pid: std::process::id(),
+        port: host.port,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        started: host.started.clone(),
+        terminals: runs
+            .iter()
+            .flat_map(|run| run.slots())
+            .filter(|slot| !slot.is_dead())
+            .count(),
+        runs: runs.len(),
+        queue: snapshot.queue.len(),
+        longest_wait: Duration::from_millis(longest).as_secs_f64(),
+        upstreams,
+        pools: pools(&snapshot),
+        notices,
+    }
+}
+
+async fn reach(host: &Arc<Instance>) -> Vec<UpstreamInfo> {
+    let mut probes = tokio::task::JoinSet::new();
+    for upstream in host.proxy.routes.all() {
+        probes.spawn(async move { reach_one(&upstream).await });
+    }
+    let mut found = Vec::new();
+    while let Some(probed) = probes.join_next().await {
+        found.extend(probed);
+    }
+    found.sort_by(|a, b| a.name.cmp(&b.name));
+    found
+}
+
+async fn reach_one(upstream: &Upstream) -> UpstreamInfo {
+    let host = upstream.host();
+    let named = host
+        .rsplit_once(':')
+        .is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+    let usual = if upstream.base().starts_with("https:") {
+        443
+    } else {
+        80
+    };
+    let address = if named {
+        host.to_owned()
+    } else {
+        format!("{host}:{usual}")
+    };
+    let error = match tokio::time::timeout(PROBE, tokio::net::TcpStream::connect(address)).await {
+        Ok(Ok(_)) => None,
+        Ok(Err(error)) => Some(error.to_string()),
+        Err(_) => Some(format!("no connection within {} s", PROBE.as_secs())),
+    };
+    UpstreamInfo {
+        name: upstream.name().to_string(),
+        url: upstream.base(),
+        reachable: error.is_none(),
+        error,
+    }
+}
+
+/// Why a terminal waits, or all that wait.
+pub(crate) fn why(host: &Instance, terminal: Option<&str>) -> Result<Vec<WhyReport>, HostError> {
+    if let Some(given) = terminal {
+        let (_, slot) = host.find_slot(given)?;
+        let state = slot.live.lock().state;
+        let wait = host.proxy.gate.wait_of(&slot.name);
+        let why = match &wait {
+            Some(wait) => wait.sentence(),
+            None => idle_reason(host, &slot, state),
+        };
+        return Ok(vec![WhyReport {
+            terminal: Some(slot.name.to_string()),
+            state: state.name().to_owned(),
+            why,
+            eta: wait.map(|wait| seconds(wait.eta_ms)),
+        }]);
+    }
+    let reports = host
+        .proxy
+        .gate
+        .snapshot()
+        .queue
+        .into_iter()
+        .map(|one| WhyReport {
+            why: one.wait.sentence(),
+            eta: Some(seconds(one.wait.eta_ms)),
+            state: State::Waiting.name().to_owned(),
+            terminal: one.terminal.contains(':').then_some(one.terminal),
+        });
+    Ok(reports.collect())
+}
+
+fn seconds(milliseconds: u64) -> f64 {
+    Duration::from_millis(milliseconds).as_secs_f64()
+}
+
+fn idle_reason(host: &Instance, slot: &Slot, state: State) -> String {
+    let activity = host.proxy.board.activity(&slot.name);
+    if activity.backing_off > 0 {
+        return "the upstream refused its request; the next try is due".to_owned();
+    }
+    if activity.streaming > 0 {
+        return "does not wait: its answer flows".to_owned();
+    }
+    if activity.sent > 0 {
+        return "waits for the upstream's first words; no budget holds it".to_owned();
+    }
+    match state {
+        State::NeedsTrust | State::NeedsApproval | State::Asks => format!("waits for you: {state}"),
+        State::Exited(_) => format!("does not wait: {state}"),
+        _ => format!("nothing of it waits here: {state}"),
+    }
+}
+
+/// How to go on with each session, as lines to print.
+pub fn resume_lines(sessions: &[Resume]) -> Vec<String> {
+    if sessions.is_empty() {
+        return Vec::new();
+    }
+    let mut lines = vec!["to go on with a session:".to_owned()];
+    for one in sessions {
+        lines.push(format!(
+            "  {}  cd {} && {}",
+            one.terminal,
+            quoted(&one.dir.display().to_string()),
+            one.command
+        ));
+    }
+    lines
+}
+
+/// A path as a shell takes it.
+pub(crate) fn quoted(path: &str) -> String {
+    let plain = path
+        .bytes()
+        .all(|b| b.is_ascii_alphanumeric() || b"/._-+".contains(&b));
+    if plain {
+        path.to_owned()
+    } else {
+        format!("'{}'", path.replace('\'', r"'\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_resume_can_be_pasted() {
+        let sessions = [Resume {
+            terminal: "run:1".into(),
+            session: "s".into(),
+            dir: "/w/it's".into(),
+            command: "kimi -r s".into(),
+        }];
+        let lines = resume_lines(&sessions);
+        assert_eq!(lines[1], r"  run:1  cd '/w/it'\''s' && kimi -r s");
+        assert!(resume_lines(&[]).is_empty());
+    }
+
+    #[test]
+    fn big_numbers_are_short() {
+        for (tokens, expected) in [
+            (0, "0"),
+            (9_999, "9999"),
+            (12_345, "12k"),
+            (20_000_000, "20M"),
+        ] {
+            assert_eq!(short(tokens), expected);
+        }
+    }
+}

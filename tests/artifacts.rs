@@ -1,0 +1,89 @@
+//! Completions and man pages stand in the repository as the definition of the command line makes them.
+//!
+//! `UPDATE=1 cargo test --test artifacts` writes them anew. A file that nothing makes fails, too.
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::path::PathBuf;
+
+use clap_complete::Shell;
+
+#[test]
+fn completions_are_fresh() {
+    let mut made = BTreeMap::new();
+    let shells = [
+        (Shell::Bash, "kimiq.bash"),
+        (Shell::Zsh, "_kimiq"),
+        (Shell::Fish, "kimiq.fish"),
+        (Shell::PowerShell, "_kimiq.ps1"),
+        (Shell::Elvish, "kimiq.elv"),
+    ];
+    for (shell, name) in shells {
+        let mut script = Vec::new();
+        clap_complete::generate(shell, &mut kimiq::cli::command(), "kimiq", &mut script);
+        made.insert(name.to_owned(), script);
+    }
+    compare("completions", &made);
+}
+
+#[test]
+fn man_pages_are_fresh() {
+    let folder = scratch("man");
+    clap_mangen::generate_to(kimiq::cli::command(), &folder).unwrap();
+    let made = read(&folder);
+    fs::remove_dir_all(folder).unwrap();
+    assert!(made.contains_key("kimiq-run.1"));
+    compare("man", &made);
+}
+
+fn compare(name: &str, made: &BTreeMap<String, Vec<u8>>) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
+    if kimiq::config::Environment::capture()
+        .get("UPDATE")
+        .is_some()
+    {
+        if folder.exists() {
+            fs::remove_dir_all(&folder).unwrap();
+        }
+        fs::create_dir_all(&folder).unwrap();
+        for (file, bytes) in made {
+            kimiq::fsx::write_atomic(&folder.join(file), bytes, 0o644).unwrap();
+        }
+        return;
+    }
+    let found = read(&folder);
+    let mut wrong: Vec<&String> = made
+        .keys()
+        .chain(found.keys())
+        .filter(|file| made.get(*file) != found.get(*file))
+        .collect();
+    wrong.dedup();
+    assert!(
+        wrong.is_empty(),
+        "{name}/ is not what the command line's definition makes: {wrong:?}; run `UPDATE=1 cargo test --test artifacts`"
+    );
+}
+
+fn read(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let Ok(files) = fs::read_dir(folder) else {
+        return BTreeMap::new();
+    };
+    files
+        .map(|file| file.unwrap().path())
+        .map(|path| {
+            (
+                path.file_name().unwrap().to_string_lossy().into_owned(),
+                fs::read(&path).unwrap(),
+            )
+        })
+        .collect()
+}
+
+fn scratch(name: &str) -> PathBuf {
+    let folder =
+        std::env::temp_dir().join(format!("kimiq-artifacts-{name}-{}", std::process::id()));
+    fs::create_dir_all(&folder).unwrap();
+    folder
+}

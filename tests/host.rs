@@ -1,0 +1,405 @@
+//! The host as a process: started once, found again, gone without a trace; and windows on real PTYs.
+#![cfg(target_os = "linux")]
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
+
+mod sandbox;
+#[path = "sandbox/window.rs"]
+mod window;
+
+use std::net::TcpStream;
+use std::process::Stdio;
+
+use sandbox::Sandbox;
+use serde_json::Value;
+use window::SHELL;
+use window::Window;
+use window::processes_of;
+use window::runs;
+
+fn detached(count: &str, name: &str) -> Vec<&'static str> {
+    let count: &'static str = Box::leak(count.to_owned().into_boxed_str());
+    let name: &'static str = Box::leak(name.to_owned().into_boxed_str());
+    let mut args = vec![
+        "run",
+        "--detach",
+        "-n",
+        count,
+        "--name",
+        name,
+        "--set",
+        "terminals.stagger=0",
+    ];
+    args.extend(SHELL);
+    args
+}
+
+/// The instance file of a host.
+fn entry(sandbox: &Sandbox, host: &str) -> Option<Value> {
+    let text = std::fs::read(sandbox.home.join(format!("state/instances/{host}.json"))).ok()?;
+    Some(serde_json::from_slice(&text).unwrap())
+}
+
+fn terminals(listed: &Value) -> Vec<&Value> {
+    let hosts = listed.as_array().unwrap().iter();
+    hosts
+        .flat_map(|host| host["runs"].as_array().unwrap())
+        .flat_map(|run| run["terminals"].as_array().unwrap())
+        .collect()
+}
+
+#[test]
+fn two_starts_at_once_give_one_host() {
+    let sandbox = Sandbox::new();
+    let start = |name: &str| {
+        let mut command = sandbox.command(&detached("1", name));
+        command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
+    };
+    let both = ["a", "b", "c"].map(start);
+    for child in both {
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+    }
+    let listed = sandbox.json(&["ps", "--json"]);
+    assert_eq!(listed.as_array().unwrap().len(), 1, "{listed}");
+    let mut names: Vec<_> = listed[0]["runs"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|run| run["name"].as_str().unwrap())
+        .collect();
+    names.sort_unstable();
+    assert_eq!(names, ["a", "b", "c"]);
+}
+
+#[test]
+fn a_stop_leaves_no_process_no_port_and_no_entry() {
+    let sandbox = Sandbox::new();
+    sandbox.good(&detached("2", "work"));
+    sandbox.good(&[
+        "send",
+        "work:1",
+        "setsid sleep 1001 & nohup sh -c 'echo up-$((1+1)) > /dev/tty; exec sleep 1002' &",
+    ]);
+    let mut window = Window::open(&sandbox, &["attach", "work"]);
+    window.shows("up-2");
+    let found = entry(&sandbox, "default").unwrap();
+    let port = u16::try_from(found["port"].as_u64().unwrap()).unwrap();
+    assert!(TcpStream::connect(("127.0.0.1", port)).is_ok());
+    assert!(
+        processes_of(&sandbox.home).len() >= 5,
+        "host, window, two shells and two sleeps"
+    );
+
+    let said = sandbox.run(&["stop"]);
+    assert_eq!(said.code, 0, "{said:?}");
+    window.shows("has ended");
+    assert_eq!(window.ends(), 0);
+
+    assert_eq!(processes_of(&sandbox.home), Vec::<u64>::new());
+    assert!(TcpStream::connect(("127.0.0.1", port)).is_err());
+    assert_eq!(entry(&sandbox, "default"), None);
+    assert_eq!(sandbox.run(&["attach"]).code, 4);
+}
+
+#[test]
+fn stopping_one_run_leaves_the_other_and_stopping_the_last_ends_the_host() {
+    let sandbox = Sandbox::new();
+    sandbox.good(&detached("1", "one"));
+    sandbox.good(&detached("1", "two"));
+    sandbox.good(&["stop", "one"]);
+    let listed = sandbox.json(&["ps", "--json"]);
+    assert_eq!(listed[0]["runs"].as_array().unwrap().len(), 1);
+    assert_eq!(listed[0]["runs"][0]["name"], "two");
+    sandbox.good(&["stop", "two"]);
+    assert_eq!(entry(&sandbox, "default"), None);
+    assert_eq!(processes_of(&sandbox.home), Vec::<u64>::new());
+}
+
+#[test]
+fn after_a_kill_the_next_host_puts_things_in_order() {
+    let sandbox = Sandbox::new();
+    sandbox.good(&detached("1", "work"));
+    sandbox.good(&[
+        "send",
+        "work:1",
+        "setsid sh -c 'echo up-$((1+1)); exec sleep 1003' &",
+    ]);
+    let mut window = Window::open(&sandbox, &["attach"]);
+    window.shows("up-2");
+    let host = entry(&sandbox, "default").unwrap()["pid"].as_u64().unwrap();
+    let pid = rustix::process::Pid::from_raw(i32::try_from(host).unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    window.shows("the host went away");
+    assert_ne!(window.ends(), 0);
+    assert!(window.is_given_back());
+    assert!(
+        entry(&sandbox, "default").is_some(),
+        "a killed host cannot clean up"
+    );
+    assert_eq!(sandbox.run(&["health"]).code, 4, "and is not believed");
+
+    let old = processes_of(&sandbox.home);
+    assert!(!old.is_empty(), "the sleep lives on");
+    sandbox.good(&detached("1", "again"));
+    for pid in old {
+        assert!(!runs(pid), "{pid} was left by the killed host");
+    }
+    let found = entry(&sandbox, "default").unwrap();
+    assert_ne!(found["pid"].as_u64(), Some(host));
+    assert_eq!(terminals(&sandbox.json(&["ps", "--json"])).len(), 1);
+}
+
+#[test]
+fn a_window_detaches_and_comes_back() {
+    let sandbox = Sandbox::new();
+    let mut args = vec!["run", "--name", "work"];
+    args.extend(SHELL);
+    let mut window = Window::open(&sandbox, &args);
+    window.shows("$");
+    window.keys(b"echo marker-$((40+2))\r");
+    window.shows("marker-42");
+    assert!(!window.is_given_back(), "raw while it shows the run");
+    window.keys(b"\x02d");
+    window.shows("`work` goes on");
+    assert_eq!(window.ends(), 0);
+    assert!(window.is_given_back());
+
+    let mut again = Window::open(&sandbox, &["attach", "work"]);
+    again.shows("marker-42");
+    again.resize(60, 20);
+    again.keys(b"stty size\r");
+    again.shows("18 60");
+    again.keys(b"\x02d");
+    assert_eq!(again.ends(), 0);
+}
+
+#[test]
+fn a_signal_gives_the_terminal_back_and_the_run_goes_on() {
+    use rustix::process::Signal;
+    let sandbox = Sandbox::new();
+    sandbox.good(&detached("1", "work"));
+    for signal in [Signal::TERM, Signal::HUP, Signal::INT, Signal::QUIT] {
+        let mut window = Window::open(&sandbox, &["attach"]);
+        window.shows("$");
+        let pid = i32::try_from(window.child.process_id().unwrap()).unwrap();
+        rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), signal)
+            .unwrap();
+        assert_eq!(window.ends(), 0, "{signal:?}");
+        assert!(window.is_given_back(), "{signal:?}");
+        let tail = String::from_utf8_lossy(&window.raw).into_owned();
+        let (_, after) = tail
+            .rsplit_once("\x1b[?1049l")
+            .expect("the alternate screen is left");
+        assert!(after.contains("goes on"), "{after:?}");
+    }
+    assert_eq!(terminals(&sandbox.json(&["ps", "--json"])).len(), 1);
+}
+
+#[test]
+fn a_killed_window_harms_nobody() {
+    let sandbox = Sandbox::new();
+    sandbox.good(&detached("1", "work"));
+    let mut first = Window::open(&sandbox, &["attach"]);
+    let mut second = Window::open(&sandbox, &["attach"]);
+    first.shows("$");
+    second.shows("$");
+    first.child.kill().unwrap();
+    second.keys(b"echo still-$((1+1))\r");
+    second.shows("still-2");
+}
+
+#[test]
+fn a_foreground_run_ends_with_its_window() {
+    let sandbox = Sandbox::new();
+    let mut args = vec!["run", "--foreground"];
+    args.extend(SHELL);
+    let mut window = Window::open(&sandbox, &args);
+    window.shows("$");
+    let listed = sandbox.json(&["ps", "--json"]);
+    assert_eq!(terminals(&listed).len(), 1);
+    window.keys(b"\x02d");
+    assert_eq!(window.ends(), 0);
+    assert!(window.is_given_back());
+    assert_eq!(processes_of(&sandbox.home), Vec::<u64>::new());
+}
+
+#[test]
+fn a_foreground_run_without_a_terminal_ends_with_its_programs() {
+    let sandbox = Sandbox::new();
+    let ran = sandbox.run(&["run", "--foreground", "--exec", "sh", "--", "-c", "exit 3"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(ran.err.contains("ended"), "{ran:?}");
+    assert_eq!(processes_of(&sandbox.home), Vec::<u64>::new());
+}
+
+#[test]
+fn a_program_that_cannot_start_is_told_and_leaves_nothing() {
+    let sandbox = Sandbox::new();
+    let ran = sandbox.run(&["run", "--detach", "--exec", "/no/such/program"]);
+    assert_eq!(ran.code, 1);
+    assert!(ran.err.contains("/no/such/program"), "{}", ran.err);
+}
+
+#[test]
+fn the_proxy_serves_plain_paths_and_ends_at_a_signal() {
+    use std::io::BufRead;
+    use std::io::Read;
+    use std::io::Write;
+    let sandbox = Sandbox::new();
+    let mut upstream = sandbox
+        .command(&["simulate", "--port", "0"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    std::io::BufReader::new(upstream.stdout.as_mut().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    let url = line
+        .split_whitespace()
+        .find(|word| word.starts_with("http"))
+        .unwrap();
+    let url = url.trim_end_matches(';').trim_end_matches("/v1");
+    let mut proxy = sandbox
+        .command(&["proxy", "--port", "0", "--upstream", url])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut out = std::io::BufReader::new(proxy.stdout.take().unwrap());
+    let mut line = String::new();
+    out.read_line(&mut line).unwrap();
+    let port: u16 = line
+        .split("127.0.0.1:")
+        .nth(1)
+        .unwrap()
+        .split(' ')
+        .next()
+        .unwrap()
+        .parse()
+        .unwrap();
+    let ask = |request: String| {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    let get = |path: &str| {
+        ask(format!(
+            "GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n"
+        ))
+    };
+    assert!(get("/health").contains("\"ok\":true"));
+    let body = r#"{"model":"kimi","max_tokens":50,"messages":[{"role":"user","content":"hello"}]}"#;
+    let answer = ask(format!(
+        "POST /v1/messages HTTP/1.1\r\nhost: 127.0.0.1\r\nx-api-key: k\r\nanthropic-version: 2023-06-01\r\n\
+         content-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+        body.len(),
+    ));
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let usage = get("/usage");
+    assert!(usage.contains("\"requests\":1"), "{usage}");
+
+    let pid = rustix::process::Pid::from_child(&proxy);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    assert!(proxy.wait().unwrap().success());
+    assert!(TcpStream::connect(("127.0.0.1", port)).is_err());
+    upstream.kill().unwrap();
+    upstream.wait().unwrap();
+}
+
+#[test]
+fn a_suspended_window_gives_the_terminal_back_and_takes_it_again() {
+    use rustix::process::Signal;
+    let sandbox = Sandbox::new();
+    sandbox.good(&detached("1", "work"));
+    let mut window = Window::open(&sandbox, &["attach"]);
+    window.shows("$");
+    window.raw.clear();
+    let pid = i32::try_from(window.child.process_id().unwrap()).unwrap();
+    let pid = rustix::process::Pid::from_raw(pid).unwrap();
+    rustix::process::kill_process(pid, Signal::TSTP).unwrap();
+    window.writes(b"\x1b[?1049l");
+    let stopped = rustix::process::WaitIdOptions::STOPPED;
+    rustix::process::waitid(rustix::process::WaitId::Pid(pid), stopped).unwrap();
+    assert!(window.is_given_back());
+    rustix::process::kill_process(pid, Signal::CONT).unwrap();
+    window.writes(b"\x1b[?1049h");
+    window.keys(b"echo back-$((1+1))\r");
+    window.shows("back-2");
+    assert!(!window.is_given_back());
+}
+
+#[test]
+fn the_last_window_of_a_dead_run_ends_it() {
+    let sandbox = Sandbox::new();
+    let mut args = vec!["run", "--name", "work"];
+    args.extend(SHELL);
+    let mut window = Window::open(&sandbox, &args);
+    window.shows("$");
+    let host = sandbox.json(&["ps", "--json"])[0]["pid"].as_u64().unwrap();
+    let departure = pidfd(host);
+    window.keys(b"exit 7\r");
+    window.shows("7");
+    let listed = sandbox.json(&["ps", "--json"]);
+    let terminal = terminals(&listed)[0].clone();
+    assert_eq!(
+        (&terminal["state"], &terminal["exit_code"]),
+        (&"exited".into(), &7.into())
+    );
+    window.keys(b"\x02r");
+    window.shows("starting");
+    window.keys(b"echo new-$((1+1))\r");
+    window.shows("new-2");
+    window.keys(b"exit\r");
+    window.shows("exit");
+    window.keys(b"\x02d");
+    window.shows("`work` has ended");
+    assert_eq!(window.ends(), 0);
+    departed(departure);
+    assert_eq!(processes_of(&sandbox.home), Vec::<u64>::new());
+}
+
+#[test]
+fn traffic_of_a_terminal_is_counted_under_its_name() {
+    let sandbox = Sandbox::new();
+    let ask = r#"printf '{"model":"kimi","max_tokens":9,"messages":[{"role":"user","content":"hi"}]}' > body; curl -s -o /dev/null -w 'got-%{http_code}\n' -H 'content-type: application/json' -H 'x-api-key: k' --data-binary @body $KIMIQ_URL/v1/messages; curl -s -H "x-kimiq-key: $KIMIQ_KEY" http://127.0.0.1:$KIMIQ_PORT/kimiq/v1/status-line; kimiq status-line < body"#;
+    let mut args = vec!["run", "--detach", "--demo", "--name", "work"];
+    args.extend(SHELL);
+    sandbox.good(&args);
+    let bin = std::path::Path::new(env!("CARGO_BIN_EXE_kimiq"))
+        .parent()
+        .unwrap();
+    sandbox.good(&["send", "1", &format!("PATH=$PATH:{}; {ask}", bin.display())]);
+    let mut window = Window::open(&sandbox, &["attach"]);
+    window.shows("got-200");
+    window.shows("kimiq work:1");
+    let usage = sandbox.json(&["usage", "--by", "terminal", "--json"]);
+    assert_eq!(usage["rows"][0]["key"], "work:1", "{usage}");
+    assert_eq!(usage["rows"][0]["requests"], 1, "{usage}");
+    let listed = sandbox.json(&["ps", "--json"]);
+    assert_eq!(terminals(&listed)[0]["requests"], 1);
+    sandbox.good(&["stop"]);
+    let at_rest = sandbox.json(&["usage", "--host", "demo", "--by", "terminal", "--json"]);
+    assert_eq!(at_rest["rows"], usage["rows"], "the ledger survives");
+}
+
+fn pidfd(pid: u64) -> std::os::fd::OwnedFd {
+    let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap()
+}
+
+/// Waits for the end of a process.
+fn departed(process: std::os::fd::OwnedFd) {
+    let limit = rustix::event::Timespec::try_from(window::DEADLINE).unwrap();
+    let flags = rustix::event::PollFlags::IN;
+    let ready = rustix::event::poll(
+        &mut [rustix::event::PollFd::new(&process, flags)],
+        Some(&limit),
+    );
+    assert_eq!(ready.unwrap(), 1, "it never ended");
+}

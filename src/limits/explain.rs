@@ -139,7 +139,11 @@ impl Pool {
         let percents: [u64; 3] = std::array::from_fn(|d| taken[d] * 100 / caps[d].max(1));
         // The first of the tightest.
         let binding = (1..3).fold(0, |best, d| {
-            if percents[d] > percents[best] { d } else { best }
+            if percents[d] > percents[best] {
+                d
+            } else {
+                best
+            }
         });
         let waits = self.waits.of_hour(now, options.window * 60);
         let all: u64 = waits.iter().map(|&(_, millis)| millis).sum();
@@ -157,6 +161,7 @@ impl Pool {
             in_flight: self.in_flight,
             waiting: self.queue.len(),
             paused_ms: millis(self.brake.until().saturating_sub(now)),
+            scouting: self.brake.waits_for_scout(),
             foreign: Dimensions::from_array(self.others),
             paced: self.is_paced(),
             cautious_ms: millis(self.caution.until().saturating_sub(now)),
@@ -189,7 +194,11 @@ impl Pool {
                 steps,
                 enough: last[d] * 100 > limits[d] * rules.rise.above_percent,
                 next_ms: if steps == 0 { 0 } else { millis(next) },
-                ceiling_ms: if steps == 0 { 0 } else { millis(next + further) },
+                ceiling_ms: if steps == 0 {
+                    0
+                } else {
+                    millis(next + further)
+                },
             }
         });
         Some(Dimensions::from_array(steps))

@@ -63,7 +63,11 @@ mod tests {
             for &left in remaining {
                 foreign.observe(1000, left, own, minute);
             }
-            assert_eq!(foreign.tokens(1000, minute, minute), expected, "{remaining:?}");
+            assert_eq!(
+                foreign.tokens(1000, minute, minute),
+                expected,
+                "{remaining:?}"
+            );
             assert_eq!(foreign.tokens(1000, minute, minute * 3), 0, "old");
         };
         check(&[400; 9], 200, 0);

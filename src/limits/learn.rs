@@ -168,8 +168,13 @@ mod tests {
 
         fn see(&mut self, limits: [Option<u64>; 3]) -> [Option<u64>; 3] {
             self.now += Duration::from_secs(1);
-            self.learned
-                .observe(&seen(limits), HeaderUnit::Auto, self.spent, WINDOW, self.now);
+            self.learned.observe(
+                &seen(limits),
+                HeaderUnit::Auto,
+                self.spent,
+                WINDOW,
+                self.now,
+            );
             self.learned.limits()
         }
     }

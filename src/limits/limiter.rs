@@ -19,7 +19,7 @@ use crate::limits::ask::{Ask, Budget, Refusal, RefusalKind, Ticket};
 use crate::limits::daily::Daily;
 use crate::limits::flight::Flight;
 use crate::limits::options::Options;
-use crate::limits::pool::{Pool, price, service};
+use crate::limits::pool::{Pool, Quiet, price, service};
 use crate::limits::queue::{Spot, Waiting};
 use crate::limits::requests::Requests;
 use crate::limits::saved::{Saved, VERSION};
@@ -116,9 +116,12 @@ impl Limiter {
     pub fn next_wake(&self, now: Moment) -> Option<Duration> {
         let pools = self.pools.values().flat_map(|pool| {
             let look = match pool.quiet {
-                Some(wake) => wake,
+                Quiet::Until(at) => Some(at),
+                Quiet::Always => None,
                 // Somebody fits, or would if requests per second had room.
-                None => (!pool.queue.is_empty()).then(|| self.requests.ready_at().max(now.at)),
+                Quiet::Unknown => {
+                    (!pool.queue.is_empty()).then(|| self.requests.ready_at().max(now.at))
+                }
             };
             look.into_iter().chain(pool.queue.next_clock())
         });
@@ -175,7 +178,7 @@ impl Limiter {
         self.deadlines.insert((waiting.deadline, id));
         let rescue = pool.rescue();
         let spot = pool.queue.push((ticket.order, id), waiting, rescue);
-        pool.quiet = None;
+        pool.quiet = Quiet::Unknown;
         self.queued.insert(id, (Arc::clone(&ask.pool), spot));
         self.admit_all(now);
         self.reject_hopeless(id, ask.again.is_some(), now);
@@ -244,7 +247,7 @@ impl Limiter {
             flight.prompt[d] = Some(pool.spend(d, amount, now.at));
         }
         pool.aging.push_back((now.at + pool.span, id));
-        pool.quiet = None;
+        pool.quiet = Quiet::Unknown;
     }
 
     /// So many output tokens came.
@@ -259,7 +262,9 @@ impl Limiter {
         let seq = pool.spend(2, tokens, now.at);
         flight.note(tokens, seq, now.at);
         let bounds = pool.bounds(self.options.output_reserve, flight.max_tokens);
-        let rest = pool.outputs.rest(flight.class, flight.estimate[2], flight.streamed, bounds);
+        let rest = pool
+            .outputs
+            .rest(flight.class, flight.estimate[2], flight.streamed, bounds);
         pool.expect(Some(std::mem::replace(&mut flight.rest, rest)), Some(rest));
         if flight.is_overdue && pool.at_end[2] {
             flight.overdue[2] += tokens;
@@ -268,7 +273,7 @@ impl Limiter {
         if flight.admitted >= pool.brake.until() {
             pool.brake.passed(now.at);
         }
-        pool.quiet = None;
+        pool.quiet = Quiet::Unknown;
         self.step(now);
     }
 
@@ -320,7 +325,7 @@ impl Limiter {
         if flight.scout {
             pool.brake.scout_ended();
         }
-        pool.quiet = None;
+        pool.quiet = Quiet::Unknown;
         self.daily.settle(flight.daily, spent.total());
         if self.daily.warn() {
             let day = self.daily.view();
@@ -356,7 +361,7 @@ impl Limiter {
         self.ready(pool, now);
         if let Some(pool) = self.pools.get_mut(pool) {
             pool.observe(seen, &self.options, now.at);
-            pool.quiet = None;
+            pool.quiet = Quiet::Unknown;
         }
         self.step(now);
     }
@@ -374,7 +379,7 @@ impl Limiter {
         self.ready(pool, now);
         if let Some(pool) = self.pools.get_mut(pool) {
             pool.throttled(retry_after, jitter_ppm, &self.options, now.at);
-            pool.quiet = None;
+            pool.quiet = Quiet::Unknown;
         }
         self.step(now);
     }
@@ -561,7 +566,10 @@ impl Limiter {
             let Some(spot) = pool.next(&self.options, &self.requests, now.at) else {
                 continue;
             };
-            if best.as_ref().is_none_or(|(_, other, _)| spot.place < other.place) {
+            if best
+                .as_ref()
+                .is_none_or(|(_, other, _)| spot.place < other.place)
+            {
                 let need = pool.queue.get(spot).map_or([0; 3], |waiting| waiting.need);
                 best = Some((Arc::clone(name), spot, need[0].saturating_add(need[2])));
             }
@@ -586,7 +594,7 @@ impl Limiter {
         (0..2).for_each(|d| pool.held[d] += waiting.need[d]);
         (0..3).for_each(|d| pool.flying[d] += waiting.need[d]);
         pool.in_flight += 1;
-        pool.quiet = None;
+        pool.quiet = Quiet::Unknown;
         let caps = pool.caps.flow;
         pool.pace.spend(&waiting.need, &caps, now.at, pool.span);
         pool.earn();
@@ -644,7 +652,7 @@ impl Limiter {
         let (name, spot) = self.queued.remove(&id)?;
         let pool = self.pools.get_mut(&name)?;
         let waiting = pool.queue.remove(spot, pool.rescue())?;
-        pool.quiet = None;
+        pool.quiet = Quiet::Unknown;
         self.deadlines.remove(&(waiting.deadline, id));
         Some(waiting)
     }

@@ -38,6 +38,17 @@ const OVERDRAFT: u64 = 5;
 const EARNED: u32 = 100;
 const MOST_EARNED: u32 = 10_000;
 
+/// Whether somebody may be able to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Quiet {
+    /// It must be looked at.
+    Unknown,
+    /// Nobody before this instant, unless something happens.
+    Until(Duration),
+    /// Nobody, unless something happens.
+    Always,
+}
+
 /// What may be taken, now.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Caps {
@@ -96,8 +107,8 @@ pub(crate) struct Pool {
     pub(crate) bound: Option<Budget>,
     /// The head and since when it is one.
     head: Option<((u64, u64), Duration)>,
-    /// Nobody can go before this instant unless something happens; `None` when that must be looked at.
-    pub(crate) quiet: Option<Option<Duration>>,
+    /// Until when nobody can go.
+    pub(crate) quiet: Quiet,
     retries: u32,
     pub(crate) last_traffic: DateTime<Utc>,
 }
@@ -136,7 +147,7 @@ impl Pool {
             waits: Waits::default(),
             bound: None,
             head: None,
-            quiet: None,
+            quiet: Quiet::Unknown,
             retries: MOST_EARNED,
             last_traffic: wall,
         }
@@ -184,8 +195,11 @@ impl Pool {
         }
         self.refresh(options, now);
         let (caps, rescue) = (self.caps.flow, self.rescue());
-        if self.queue.advance(now, |waiting| price(waiting, &caps, now, rescue)) {
-            self.quiet = None;
+        if self
+            .queue
+            .advance(now, |waiting| price(waiting, &caps, now, rescue))
+        {
+            self.quiet = Quiet::Unknown;
         }
     }
 
@@ -195,7 +209,11 @@ impl Pool {
         let ramp = self.used.ramp();
         let bound = |d: usize, cap: u64| {
             let own = cap.saturating_sub(self.others[d]).max(1);
-            if cautious { own.min(ramp[d].max(own / 4)) } else { own }
+            if cautious {
+                own.min(ramp[d].max(own / 4))
+            } else {
+                own
+            }
         };
         let flow = std::array::from_fn(|d| bound(d, self.margin.of(limits[d])));
         let end = std::array::from_fn(|d| bound(d, self.margin.of_truth(limits[d])));
@@ -247,7 +265,8 @@ impl Pool {
     /// Of the counts of a budget that bind the fuller one.
     pub(crate) fn fuller(&self, d: usize) -> u64 {
         let ended = self.ended[d].sum() + self.overdue[d];
-        self.taken(d).max(if self.binds_at_end(d) { ended } else { 0 })
+        self.taken(d)
+            .max(if self.binds_at_end(d) { ended } else { 0 })
     }
 
     /// What is taken of each budget, given that outputs take their time and find the room that is free by then.
@@ -274,7 +293,11 @@ impl Pool {
                 (done + (self.rests.len() - ended) as u64 * each) * held / mean
             };
             let peak = self.logs[2].peak(held, flow, now, self.span);
-            let credit = if self.caution.is_on(now) { 0 } else { self.caps.flow[2] / OVERDRAFT };
+            let credit = if self.caution.is_on(now) {
+                0
+            } else {
+                self.caps.flow[2] / OVERDRAFT
+            };
             self.logs[2].sum() + peak.saturating_sub(credit).max(unseen)
         };
         [self.taken(0), self.taken(1), generated]
@@ -290,11 +313,16 @@ impl Pool {
     }
 
     /// Who goes now; remembers until when nobody can.
-    pub(crate) fn next(&mut self, options: &Options, requests: &Requests, now: Duration) -> Option<Spot> {
-        if let Some(wake) = self.quiet
-            && wake.is_none_or(|at| at > now)
-        {
-            return None;
+    pub(crate) fn next(
+        &mut self,
+        options: &Options,
+        requests: &Requests,
+        now: Duration,
+    ) -> Option<Spot> {
+        match self.quiet {
+            Quiet::Always => return None,
+            Quiet::Until(at) if at > now => return None,
+            Quiet::Until(_) | Quiet::Unknown => {}
         }
         let rest = self.brake.until();
         let scan = if self.queue.is_empty() {
@@ -310,13 +338,17 @@ impl Pool {
             Room::new(self, now).scan(closed, requests)
         };
         self.bound = scan.bound;
-        self.quiet = scan.pick.is_none().then_some(scan.wake);
+        self.quiet = match (scan.pick, scan.wake) {
+            (Some(_), _) => Quiet::Unknown,
+            (None, Some(at)) => Quiet::Until(at),
+            (None, None) => Quiet::Always,
+        };
         scan.pick
     }
 
     /// Since when the head is the head.
     fn head_since(&mut self, now: Duration) -> Duration {
-        let first = self.queue.candidates().next().map(|(spot, _)| spot.place);
+        let first = self.queue.first();
         match (self.head, first) {
             (Some((place, since)), Some(first)) if place == first => since,
             _ => {
@@ -343,7 +375,7 @@ impl Pool {
         if let Some(rest) = after {
             self.rest.0 += rest.mean;
             self.rest.1 += u128::from(rest.variance);
-            let index = self.rests.partition_point(|&one| one < rest.mean);
+            let index = self.rests.partition_point(|&one| one <= rest.mean);
             self.rests.insert(index, rest.mean);
         }
     }
@@ -386,7 +418,10 @@ impl Pool {
         let left = seen.remaining.into_array();
         for d in 0..3 {
             if let (Some(limit), Some(left)) = (limits[d], left[d]) {
-                let (limit, left) = (self.learned.per_window(limit), self.learned.per_window(left));
+                let (limit, left) = (
+                    self.learned.per_window(limit),
+                    self.learned.per_window(left),
+                );
                 let own = self.fuller(d);
                 self.foreign[d].observe(limit, left, own, now);
                 let counted = limit.saturating_sub(left);
@@ -402,9 +437,8 @@ impl Pool {
 
     fn weigh_others(&mut self, options: &Options, now: Duration) {
         let limits = self.limits(options);
-        self.others = std::array::from_fn(|d| {
-            self.foreign[d].tokens(limits[d], options.window, now)
-        });
+        self.others =
+            std::array::from_fn(|d| self.foreign[d].tokens(limits[d], options.window, now));
     }
 
     /// The upstream answered 429.
@@ -460,8 +494,14 @@ pub(crate) fn service(cost: &[u64; 3], caps: &[u64; 3], class: Class, weight: u3
     };
     let share = share(0).max(share(1)).max(share(2)).min(1 << 60);
     // A person is waiting.
-    let share = if class == Class::Interactive { share / 2 } else { share };
-    i64::try_from(share / u64::from(weight.max(1))).unwrap_or(i64::MAX).max(1)
+    let share = if class == Class::Interactive {
+        share / 2
+    } else {
+        share
+    };
+    i64::try_from(share / u64::from(weight.max(1)))
+        .unwrap_or(i64::MAX)
+        .max(1)
 }
 
 /// Finds what a waiting request costs now, and how far before its turn it may go.

@@ -29,6 +29,8 @@ pub(crate) const WHOLE: i64 = 1_000_000_000;
 const LANES: usize = 4;
 /// Picks that may pass a lane over before it is next.
 const PASSES: u8 = 4;
+/// Terminals that are looked at for one that may pass the head.
+const DEPTH: usize = 64;
 /// Half windows after which a request is next, whatever the order.
 const LATE: u32 = 12;
 /// Service by which it then goes first: far more than any.
@@ -130,12 +132,21 @@ impl Queue {
 
     /// No terminal has anything here.
     pub(crate) fn is_idle(&self) -> bool {
-        self.is_empty() && self.tenants.iter().flatten().all(|tenant| tenant.flights == 0)
+        self.is_empty()
+            && self
+                .tenants
+                .iter()
+                .flatten()
+                .all(|tenant| tenant.flights == 0)
     }
 
     pub(crate) fn push(&mut self, place: Place, waiting: Waiting, rescue: Duration) -> Spot {
         let index = self.tenant(&waiting.terminal);
-        let lane = if waiting.again { 0 } else { 1 + waiting.class as usize };
+        let lane = if waiting.again {
+            0
+        } else {
+            1 + waiting.class as usize
+        };
         let spot = Spot {
             tenant: index,
             lane,
@@ -169,24 +180,35 @@ impl Queue {
     }
 
     pub(crate) fn remove(&mut self, spot: Spot, rescue: Duration) -> Option<Waiting> {
+        let waiting = self.take(spot, rescue)?;
+        self.list(spot.tenant);
+        Some(waiting)
+    }
+
+    /// Takes a request out; the terminal must be listed anew.
+    fn take(&mut self, spot: Spot, rescue: Duration) -> Option<Waiting> {
         let tenant = self.tenants.get_mut(spot.tenant)?.as_mut()?;
         let waiting = tenant.lanes[spot.lane].remove(&spot.place)?;
         self.len -= 1;
         (0..3).for_each(|d| self.expected[d] -= waiting.expected[d]);
         for at in waiting.clocks(rescue) {
-            self.clocks.remove(&(at, spot.place, spot.tenant, spot.lane));
+            self.clocks
+                .remove(&(at, spot.place, spot.tenant, spot.lane));
         }
-        self.list(spot.tenant);
         Some(waiting)
     }
 
     /// Takes a request out to be served, and charges its terminal with its cost.
     pub(crate) fn serve(&mut self, spot: Spot, rescue: Duration) -> Option<Waiting> {
-        let waiting = self.remove(spot, rescue)?;
+        let waiting = self.take(spot, rescue)?;
         let tenant = self.tenants.get_mut(spot.tenant)?.as_mut()?;
         for lane in 0..LANES {
             let passed = lane > spot.lane && !tenant.lanes[lane].is_empty();
-            tenant.passed[lane] = if passed { tenant.passed[lane].saturating_add(1) } else { 0 };
+            tenant.passed[lane] = if passed {
+                tenant.passed[lane].saturating_add(1)
+            } else {
+                0
+            };
         }
         self.reached = self.reached.max(tenant.served);
         tenant.served = tenant.served.saturating_add(waiting.cost);
@@ -206,9 +228,15 @@ impl Queue {
         }
     }
 
-    /// The requests that may be next, in order: of each terminal the first of its next lane, then of its others.
+    /// The place of who is next.
+    pub(crate) fn first(&self) -> Option<Place> {
+        self.order.first().map(|&(_, place, _)| place)
+    }
+
+    /// The requests that may be next, in order: of each terminal the first of its next lane, then of its others. Of more than
+    /// 64 terminals that wait the later ones do not pass the head: a look at all would cost more than it brings.
     pub(crate) fn candidates(&self) -> impl Iterator<Item = (Spot, &Waiting)> {
-        self.order.iter().flat_map(|&(.., index)| {
+        self.order.iter().take(DEPTH).flat_map(|&(.., index)| {
             self.tenants[index]
                 .iter()
                 .flat_map(move |tenant| tenant.fronts(index))
@@ -220,7 +248,7 @@ impl Queue {
         let mut all = Vec::with_capacity(self.len);
         for (index, tenant) in self.tenants.iter().enumerate() {
             let Some(tenant) = tenant else { continue };
-            let mut before = tenant.served;
+            let (mut before, mut last) = (tenant.served, i64::MIN);
             let lanes = tenant.next_lane().into_iter();
             for (lane, queue) in lanes.flat_map(|next| tenant.lanes_from(next)) {
                 for (&place, waiting) in queue {
@@ -229,7 +257,11 @@ impl Queue {
                         lane,
                         place,
                     };
-                    all.push((before.saturating_sub(waiting.bonus), spot, waiting));
+                    // A bonus moves the terminal, not the order inside it.
+                    last = before
+                        .saturating_sub(waiting.bonus)
+                        .max(last.saturating_add(1));
+                    all.push((last, spot, waiting));
                     before = before.saturating_add(waiting.cost);
                 }
             }
@@ -319,7 +351,11 @@ impl Queue {
             return;
         };
         let key = tenant.fronts(index).next().map(|(spot, waiting)| {
-            (tenant.served.saturating_sub(waiting.bonus), spot.place, index)
+            (
+                tenant.served.saturating_sub(waiting.bonus),
+                spot.place,
+                index,
+            )
         });
         if key == tenant.listed {
             return;
@@ -459,11 +495,20 @@ mod tests {
         // Four warm ones before the first cold one, and five before each further one.
         assert_eq!(order, "wwwwcwwwwwcwcc");
         for _ in 0..3 {
-            let spot = queue.candidates().find(|(_, one)| &*one.terminal == "cold").unwrap().0;
+            let spot = queue
+                .candidates()
+                .find(|(_, one)| &*one.terminal == "cold")
+                .unwrap()
+                .0;
             queue.serve(spot, RESCUE).unwrap();
         }
         cold(30, "late", &mut queue);
-        let late = queue.all().iter().find(|(.., one)| &*one.terminal == "late").unwrap().0;
+        let late = queue
+            .all()
+            .iter()
+            .find(|(.., one)| &*one.terminal == "late")
+            .unwrap()
+            .0;
         assert!(late >= -20, "{late}");
     }
 

@@ -64,7 +64,10 @@ impl Outputs {
     }
 
     pub(crate) fn restore(&mut self, saved: [Vec<u64>; 3]) {
-        for (class, outputs) in [Class::Interactive, Class::Loop, Class::Background].into_iter().zip(saved) {
+        for (class, outputs) in [Class::Interactive, Class::Loop, Class::Background]
+            .into_iter()
+            .zip(saved)
+        {
             for output in outputs {
                 self.learn(class, output);
             }
@@ -116,7 +119,11 @@ impl Outputs {
 fn guess(need: u64, streamed: u64) -> u64 {
     let left = need.saturating_sub(streamed);
     let expected = if left > 0 { left } else { streamed / 2 };
-    if streamed == 0 { left } else { expected.max(LEAST_REST) }
+    if streamed == 0 {
+        left
+    } else {
+        expected.max(LEAST_REST)
+    }
 }
 
 #[derive(Clone, Debug, Default)]
@@ -170,7 +177,9 @@ impl Samples {
         let variance = square.saturating_sub(u128::from(mean) * u128::from(mean));
         Some(Rest {
             mean: mean - streamed.min(mean),
-            variance: u64::try_from(variance).unwrap_or(u64::MAX >> 16).min(u64::MAX >> 16),
+            variance: u64::try_from(variance)
+                .unwrap_or(u64::MAX >> 16)
+                .min(u64::MAX >> 16),
         })
     }
 }
@@ -190,7 +199,8 @@ mod tests {
     #[test]
     fn the_need_is_learned_and_bounded() {
         let mut outputs = Outputs::default();
-        let need = |outputs: &Outputs, fixed, max, cap| outputs.need(Class::Loop, bounds(fixed, max, cap));
+        let need =
+            |outputs: &Outputs, fixed, max, cap| outputs.need(Class::Loop, bounds(fixed, max, cap));
         assert_eq!(need(&outputs, None, Some(128_000), 36_000), 1024);
         assert_eq!(need(&outputs, None, Some(100), 36_000), 100);
         assert_eq!(need(&outputs, Some(2048), None, 36_000), 2048);
@@ -229,20 +239,49 @@ mod tests {
     fn the_rest_is_what_longer_answers_had_left() {
         let mut outputs = Outputs::default();
         let any = bounds(None, None, 36_000);
-        let rest = |outputs: &Outputs, streamed, bounds| outputs.rest(Class::Loop, 1000, streamed, bounds);
+        let rest =
+            |outputs: &Outputs, streamed, bounds| outputs.rest(Class::Loop, 1000, streamed, bounds);
         for (streamed, expected) in [(0, 1000), (600, 400), (900, 200), (1000, 500), (4000, 2000)] {
-            assert_eq!(rest(&outputs, streamed, any).mean, expected, "unknown, {streamed}");
+            assert_eq!(
+                rest(&outputs, streamed, any).mean,
+                expected,
+                "unknown, {streamed}"
+            );
         }
         for output in [100, 200, 300, 400, 500] {
             for _ in 0..10 {
                 outputs.learn(Class::Loop, output);
             }
         }
-        assert_eq!(rest(&outputs, 0, any), Rest { mean: 300, variance: 20_000 });
-        assert_eq!(rest(&outputs, 350, any), Rest { mean: 100, variance: 2_500 });
-        assert_eq!(rest(&outputs, 450, any), Rest { mean: 50, variance: 0 });
+        assert_eq!(
+            rest(&outputs, 0, any),
+            Rest {
+                mean: 300,
+                variance: 20_000
+            }
+        );
+        assert_eq!(
+            rest(&outputs, 350, any),
+            Rest {
+                mean: 100,
+                variance: 2_500
+            }
+        );
+        assert_eq!(
+            rest(&outputs, 450, any),
+            Rest {
+                mean: 50,
+                variance: 0
+            }
+        );
         assert_eq!(rest(&outputs, 800, any).mean, 200, "longer than any");
-        assert_eq!(rest(&outputs, 350, bounds(None, Some(400), 36_000)).mean, 50);
-        assert_eq!(rest(&outputs, 1200, bounds(Some(1000), None, 36_000)).mean, 0);
+        assert_eq!(
+            rest(&outputs, 350, bounds(None, Some(400), 36_000)).mean,
+            50
+        );
+        assert_eq!(
+            rest(&outputs, 1200, bounds(Some(1000), None, 36_000)).mean,
+            0
+        );
     }
 }

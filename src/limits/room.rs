@@ -179,7 +179,9 @@ impl<'a> Room<'a> {
             }
         }
         let ready = self.pace_ready(need);
-        if ready > self.now && worst.is_none_or(|worst| worst.until.is_some_and(|until| ready > until)) {
+        if ready > self.now
+            && worst.is_none_or(|worst| worst.until.is_some_and(|until| ready > until))
+        {
             let d = usize::from(self.pool.pace.ready_at(1, self.pool.span) >= ready && need[1] > 0);
             worst = Some(Block {
                 budget: TOKEN_BUDGETS[d],
@@ -226,7 +228,10 @@ impl<'a> Room<'a> {
             || !slack.known
             || (0..2).filter(|&d| head[d] > 0).all(|d| {
                 let cap = self.pool.caps.flow[d];
-                self.pool.pace.ready_after(d, need[d], cap, self.now, self.pool.span) <= slack.at
+                self.pool
+                    .pace
+                    .ready_after(d, need[d], cap, self.now, self.pool.span)
+                    <= slack.at
             });
         room && paced && requests.ready_after_one(self.now) <= slack.at.max(requests.ready_at())
     }

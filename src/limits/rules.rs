@@ -118,8 +118,21 @@ mod tests {
         assert_eq!(rules.rise.steps(3_600_000, 21_600_000), 9);
         assert_eq!(rules.rise.steps(5, 5), 0);
         let of = |pool: &str| rules.ceiling(pool).unwrap()[2];
-        assert_eq!(of("api.fireworks.ai/accounts/fireworks/models/kimi-k2p6"), 432_000);
-        assert_eq!(of("api.fireworks.ai/accounts/fireworks/models/kimi-k3"), 216_000);
-        assert_eq!((rules.fall.below_percent, rules.fall.to_percent, rules.fall.every_hours), (33, 80, 24));
+        assert_eq!(
+            of("api.fireworks.ai/accounts/fireworks/models/kimi-k2p6"),
+            432_000
+        );
+        assert_eq!(
+            of("api.fireworks.ai/accounts/fireworks/models/kimi-k3"),
+            216_000
+        );
+        assert_eq!(
+            (
+                rules.fall.below_percent,
+                rules.fall.to_percent,
+                rules.fall.every_hours
+            ),
+            (33, 80, 24)
+        );
     }
 }

@@ -87,7 +87,8 @@ impl Pool {
         self.margin.restore(saved.ratio_ppm);
         if let Some(until) = saved.cautious_until {
             let left = u64::try_from(until - wall.timestamp_millis()).unwrap_or(0);
-            self.caution.restore(now + Duration::from_millis(left).min(Duration::from_hours(1)));
+            self.caution
+                .restore(now + Duration::from_millis(left).min(Duration::from_hours(1)));
         }
         self.outputs.restore(saved.outputs);
         let logs = self.logs.iter_mut().zip(saved.logs.into_array());

@@ -48,6 +48,9 @@ pub struct PoolView {
     pub waiting: usize,
     /// The pool rests after a 429 for so long, milliseconds; 0 when it does not.
     pub paused_ms: u64,
+    /// After two refusals in a row one request goes ahead alone, and all others wait for its answer.
+    #[serde(default)]
+    pub scouting: bool,
     /// Tokens of the window that another user of the account seems to spend.
     #[serde(default)]
     pub foreign: Dimensions<u64>,

@@ -89,14 +89,21 @@ impl Waits {
             return;
         };
         let part = hour / 12;
-        if self.parts.back().is_none_or(|&(start, _)| now >= start + part) {
+        if self
+            .parts
+            .back()
+            .is_none_or(|&(start, _)| now >= start + part)
+        {
             if self.parts.len() == PARTS {
                 self.parts.pop_front();
             }
             self.parts.push_back((now, [0; 5]));
         }
         let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        if let (Some((_, sums)), Some(index)) = (self.parts.back_mut(), BUDGETS.iter().position(|&one| one == budget)) {
+        if let (Some((_, sums)), Some(index)) = (
+            self.parts.back_mut(),
+            BUDGETS.iter().position(|&one| one == budget),
+        ) {
             sums[index] = sums[index].saturating_add(millis.saturating_mul(waiting as u64));
         }
     }
@@ -110,7 +117,11 @@ impl Waits {
                 *sum += millis;
             }
         }
-        let mut all: Vec<_> = BUDGETS.into_iter().zip(sums).filter(|&(_, millis)| millis > 0).collect();
+        let mut all: Vec<_> = BUDGETS
+            .into_iter()
+            .zip(sums)
+            .filter(|&(_, millis)| millis > 0)
+            .collect();
         all.sort_by_key(|&(_, millis)| std::cmp::Reverse(millis));
         all
     }
@@ -145,7 +156,10 @@ mod tests {
         waits.wait(None, MINUTE, hour);
         waits.wait(Some((Budget::Prompt, 2)), MINUTE * 2, hour);
         waits.wait(Some((Budget::Pause, 3)), MINUTE * 3, hour);
-        assert_eq!(waits.of_hour(MINUTE * 3, hour), [(Budget::Pause, 180_000), (Budget::Prompt, 120_000)]);
+        assert_eq!(
+            waits.of_hour(MINUTE * 3, hour),
+            [(Budget::Pause, 180_000), (Budget::Prompt, 120_000)]
+        );
         waits.wait(None, MINUTE * 40, hour);
         waits.wait(Some((Budget::Prompt, 1)), MINUTE * 41, hour);
         assert_eq!(waits.of_hour(MINUTE * 63, hour), [(Budget::Prompt, 60_000)]);

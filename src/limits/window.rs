@@ -122,18 +122,29 @@ impl Log {
     }
 
     fn inner_index(&self) -> usize {
-        usize::try_from(self.inner.saturating_sub(self.first)).unwrap_or(usize::MAX).min(self.entries.len())
+        usize::try_from(self.inner.saturating_sub(self.first))
+            .unwrap_or(usize::MAX)
+            .min(self.entries.len())
     }
 
     /// Tokens that will have been freed by `at`.
     pub(crate) fn freed_by(&self, at: Duration, span: Duration) -> u64 {
-        let gone = self.entries.iter().take_while(|entry| entry.at + span <= at);
+        let gone = self
+            .entries
+            .iter()
+            .take_while(|entry| entry.at + span <= at);
         gone.map(|entry| entry.amount).sum()
     }
 
     /// The most by which tokens that are still to flow exceed what the log frees until then: what flows later finds the
     /// room that is free by then. `flow` tells how much of `all` will have come after so many milliseconds.
-    pub(crate) fn peak(&self, all: u64, mut flow: impl FnMut(u64) -> u64, now: Duration, span: Duration) -> u64 {
+    pub(crate) fn peak(
+        &self,
+        all: u64,
+        mut flow: impl FnMut(u64) -> u64,
+        now: Duration,
+        span: Duration,
+    ) -> u64 {
         let (mut freed, mut peak) = (0, 0);
         for entry in &self.entries {
             let come = flow(millis((entry.at + span).saturating_sub(now))).min(all);

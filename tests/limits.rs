@@ -1,7 +1,7 @@
 //! The limiter against a reference model that recomputes every window from the full history.
 //!
-//! Scripts of random events run through both; after each step their accounts must be equal, nobody who fits may wait,
-//! and, where estimates are exact, no window may hold more than its limit.
+//! Scripts of random events run through both; after each step their accounts must be equal, nobody may wait who fits and
+//! would not delay the head of the queue, and, where estimates are exact, no window may hold more than its limit.
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
 use std::collections::BTreeMap;
@@ -9,21 +9,27 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use kimiq::limits::{Ask, Decision, Ending, Limiter, Moment, Options, Ratio, Snapshot, Ticket};
+use kimiq::limits::{
+    Ask, Class, Decision, Ending, Limiter, Moment, Options, Ratio, Snapshot, Ticket,
+};
 use kimiq::usage::{Dimensions, Observation, Tokens};
 use proptest::prelude::*;
 
 const SPAN: Duration = Duration::from_secs(10);
 const LIMITS: [u64; 3] = [100, 60, 40];
 const POOLS: [&str; 2] = ["a", "b"];
+const TERMINALS: [&str; 3] = ["1", "2", "3"];
+const CLASSES: [Class; 3] = [Class::Interactive, Class::Loop, Class::Background];
 
 #[derive(Clone, Debug)]
 enum Event {
     Arrive {
         pool: usize,
-        prompt: u64,
-        uncached: u64,
-        output: u64,
+        terminal: usize,
+        class: usize,
+        need: [u64; 3],
+        /// Tokens in the prompt cache, and for how long.
+        cached: Option<(u64, u64)>,
         patience: u64,
     },
     Cancel(usize),
@@ -41,8 +47,15 @@ enum Event {
 fn event() -> impl Strategy<Value = Event> {
     let any = 0..64_usize;
     prop_oneof![
-        6 => (0..2_usize, 0..130_u64, 0..90_u64, 0..50_u64, 1..60_000_u64).prop_map(
-            |(pool, prompt, uncached, output, patience)| Event::Arrive { pool, prompt, uncached, output, patience }),
+        6 => (0..18_usize, 0..130_u64, 0..90_u64, 0..50_u64, 1..60_000_u64, prop::option::of((1..60_u64, 0..20_000_u64)))
+            .prop_map(|(who, prompt, uncached, output, patience, cached)| Event::Arrive {
+                pool: who % 2,
+                terminal: who / 2 % 3,
+                class: who / 6,
+                need: [prompt, uncached.min(prompt), output],
+                cached,
+                patience,
+            }),
         1 => any.clone().prop_map(Event::Cancel),
         4 => any.clone().prop_map(Event::Sent),
         4 => (any.clone(), 0..15_u64).prop_map(|(i, n)| Event::Stream(i, n)),
@@ -65,10 +78,15 @@ enum Phase {
 #[derive(Clone, Debug)]
 struct Request {
     pool: usize,
+    terminal: usize,
+    /// Returned, or the class.
+    lane: usize,
     order: u64,
     need: [u64; 3],
+    /// Tokens in the prompt cache, until then.
+    cached: Option<(u64, Duration)>,
     phase: Phase,
-    sent: bool,
+    sent: Option<Duration>,
     streamed: u64,
     ticket: Option<Ticket>,
 }
@@ -82,6 +100,19 @@ struct Spent {
     amount: u64,
 }
 
+impl Request {
+    /// What it needs now: a cache that is lost is none.
+    fn need_at(&self, now: Duration) -> [u64; 3] {
+        let lost = self.cached.filter(|&(_, until)| until <= now);
+        let more = lost.map_or(0, |(tokens, _)| tokens);
+        [
+            self.need[0],
+            (self.need[1] + more).min(self.need[0]),
+            self.need[2],
+        ]
+    }
+}
+
 /// The limiter and the model, side by side.
 struct Pair {
     /// Estimates are true and limits stay.
@@ -93,6 +124,8 @@ struct Pair {
     /// Uncached and generated tokens once more, when answers end.
     ended: Vec<Spent>,
     day: u64,
+    /// Who was found to be the head of each pool, and since when.
+    heads: [Option<(u64, Duration)>; 2],
 }
 
 impl Pair {
@@ -108,6 +141,7 @@ impl Pair {
                 Ratio::Auto { start_ppm: 950_000 }
             },
             output_reserve: Some(1000),
+            pace: false,
             ..Options::default()
         };
         let now = Duration::from_secs(100);
@@ -119,6 +153,7 @@ impl Pair {
             history: Vec::new(),
             ended: Vec::new(),
             day: 0,
+            heads: [None; 2],
         }
     }
 
@@ -130,13 +165,29 @@ impl Pair {
         match *event {
             Event::Arrive {
                 pool,
-                prompt,
-                uncached,
-                output,
+                terminal,
+                class,
+                need,
+                cached,
                 patience,
             } => {
-                let need = [prompt, uncached.min(prompt), output];
-                self.arrive(pool, need, Duration::from_millis(patience), None);
+                let cached = cached.map(|(tokens, left)| {
+                    let tokens = tokens.min(need[0] - need[1]);
+                    (tokens, self.now + Duration::from_millis(left))
+                });
+                let request = Request {
+                    pool,
+                    terminal,
+                    lane: class + 1,
+                    order: 0,
+                    need,
+                    cached: cached.filter(|&(tokens, _)| tokens > 0),
+                    phase: Phase::Queued,
+                    sent: None,
+                    streamed: 0,
+                    ticket: None,
+                };
+                self.arrive(request, Duration::from_millis(patience), None);
             }
             Event::Cancel(index) => {
                 if let Some(id) = self.pick(index, |phase| phase != Phase::Done) {
@@ -186,8 +237,13 @@ impl Pair {
                     self.limiter.end(id, Ending::Refused, self.moment());
                     self.end(id, Ending::Refused);
                     self.decided();
-                    let (pool, need) = (self.requests[&id].pool, self.requests[&id].need);
-                    self.arrive(pool, need, Duration::from_secs(500), ticket);
+                    let mut request = self.requests[&id].clone();
+                    request.lane = 0;
+                    request.cached = None;
+                    request.phase = Phase::Queued;
+                    request.sent = None;
+                    request.streamed = 0;
+                    self.arrive(request, Duration::from_secs(500), ticket);
                 }
             }
             Event::Throttle(pool, after) => {
@@ -216,36 +272,26 @@ impl Pair {
         self.check();
     }
 
-    fn arrive(&mut self, pool: usize, need: [u64; 3], patience: Duration, again: Option<Ticket>) {
+    fn arrive(&mut self, mut request: Request, patience: Duration, again: Option<Ticket>) {
         let ask = Ask {
-            pool: POOLS[pool].into(),
-            terminal: "t".into(),
-            prompt: need[0],
-            uncached: need[1],
-            max_tokens: Some(need[2]),
-            budgeted: true,
+            pool: POOLS[request.pool].into(),
+            terminal: TERMINALS[request.terminal].into(),
+            class: CLASSES[request.lane.saturating_sub(1)],
+            prompt: request.need[0],
+            uncached: request.need[1],
+            cached: request.cached.map_or(0, |(tokens, _)| tokens),
+            cache_expires_in: request.cached.map(|(_, until)| until - self.now),
+            max_tokens: Some(request.need[2]),
             patience,
             again,
+            ..Ask::default()
         };
         let id = self.limiter.arrive(ask, self.moment());
-        let earlier = again.and_then(|ticket| {
-            self.requests
-                .values()
-                .find(|request| request.ticket == Some(ticket))
-                .map(|request| request.order)
-        });
-        self.requests.insert(
-            id,
-            Request {
-                pool,
-                order: earlier.unwrap_or(id),
-                need,
-                phase: Phase::Queued,
-                sent: false,
-                streamed: 0,
-                ticket: None,
-            },
-        );
+        if again.is_none() {
+            request.order = id;
+        }
+        request.ticket = None;
+        self.requests.insert(id, request);
     }
 
     /// True usage: the estimate itself, or something near it.
@@ -298,6 +344,7 @@ impl Pair {
 
     /// Takes the limiter's decisions over.
     fn decided(&mut self) {
+        let now = self.now;
         for decision in self.limiter.decisions() {
             match decision {
                 Decision::Admit(id) => {
@@ -306,9 +353,13 @@ impl Pair {
                     assert_eq!(request.phase, Phase::Queued, "admitted twice");
                     request.phase = Phase::Flying;
                     request.ticket = ticket;
-                    let (pool, order) = (request.pool, request.order);
-                    let overtaken = self.requests.values().any(|other| {
-                        other.pool == pool && other.phase == Phase::Queued && other.order < order
+                    request.need = request.need_at(now);
+                    let (one, key) = (request.clone(), (request.order, id));
+                    let overtaken = self.requests.iter().any(|(&id, other)| {
+                        (other.pool, other.terminal, other.lane)
+                            == (one.pool, one.terminal, one.lane)
+                            && other.phase == Phase::Queued
+                            && (other.order, id) < key
                     });
                     assert!(!overtaken, "{id} was admitted out of turn");
                 }
@@ -326,7 +377,10 @@ impl Pair {
     }
 
     fn send(&mut self, id: u64) {
-        if !std::mem::replace(&mut self.request(id).sent, true) {
+        let now = self.now;
+        let request = self.request(id);
+        if request.sent.is_none() {
+            request.sent = Some(now);
             let need = self.requests[&id].need;
             self.spend(id, 0, need[0]);
             self.spend(id, 1, need[1]);
@@ -356,7 +410,7 @@ impl Pair {
             Ending::Settled(tokens) => tokens,
             Ending::Unmetered if request.streamed == 0 => estimate(request.need[2]),
             Ending::Unmetered => estimate(request.streamed),
-            Ending::Cancelled if request.sent => estimate(request.streamed),
+            Ending::Cancelled if request.sent.is_some() => estimate(request.streamed),
             Ending::Cancelled | Ending::Refused => Tokens::default(),
         };
         self.day += cost.total();
@@ -410,14 +464,31 @@ impl Pair {
         self.live(pool, dimension).map(|spent| spent.amount).sum()
     }
 
+    /// What ended in the window, and what flowed longer ago for an answer that still runs.
     fn used_by_ended(&self, pool: usize, dimension: usize) -> u64 {
-        self.ended
-            .iter()
-            .filter(|spent| {
-                (spent.pool, spent.dimension) == (pool, dimension) && spent.at + SPAN > self.now
-            })
+        let ended: u64 = self
+            .live_ends(pool, dimension)
             .map(|spent| spent.amount)
-            .sum()
+            .sum();
+        let flying = self.requests.values().filter(|request| {
+            request.pool == pool
+                && request.phase == Phase::Flying
+                && request.sent.is_some_and(|at| at + SPAN <= self.now)
+        });
+        let overdue: u64 = flying
+            .map(|request| match dimension {
+                0 => 0,
+                2 => request.streamed,
+                _ => request.need[dimension],
+            })
+            .sum();
+        ended + overdue
+    }
+
+    fn live_ends(&self, pool: usize, dimension: usize) -> impl Iterator<Item = &Spent> {
+        self.ended.iter().filter(move |spent| {
+            (spent.pool, spent.dimension) == (pool, dimension) && spent.at + SPAN > self.now
+        })
     }
 
     fn live(&self, pool: usize, dimension: usize) -> impl Iterator<Item = &Spent> {
@@ -432,7 +503,7 @@ impl Pair {
             .filter(|request| request.pool == pool && request.phase == Phase::Flying)
             .map(|request| match dimension {
                 2 => request.need[2] - request.streamed,
-                _ if request.sent => 0,
+                _ if request.sent.is_some() => 0,
                 _ => request.need[dimension],
             })
             .sum()
@@ -455,7 +526,10 @@ impl Pair {
             if self.exact {
                 self.check_limits(pool, used, caps);
             }
-            self.check_nobody_waits_who_fits(pool, fuller, caps, &snapshot);
+            // Bounds inside the minute come on top after a 429; they are not modelled.
+            if view.paused_ms == 0 && view.cautious_ms == 0 && !view.scouting {
+                self.check_nobody_waits_who_could_go(pool, caps, &snapshot);
+            }
         }
         assert_eq!(snapshot.day.used, self.day);
         let waiting = self.requests.values().filter(|r| r.phase == Phase::Queued);
@@ -478,33 +552,90 @@ impl Pair {
         }
     }
 
-    fn check_nobody_waits_who_fits(
-        &self,
+    /// The head does not fit, and whoever else fits would delay it.
+    fn check_nobody_waits_who_could_go(
+        &mut self,
         pool: usize,
-        taken: [u64; 3],
         caps: [u64; 3],
         snapshot: &Snapshot,
     ) {
-        let paused = snapshot
-            .pools
-            .iter()
-            .any(|view| view.name == POOLS[pool] && view.paused_ms > 0);
-        if paused || snapshot.requests.free == 0 {
-            return;
-        }
-        let head = self
+        let now = self.now;
+        let queued: Vec<u64> = self
             .requests
             .iter()
             .filter(|(_, r)| r.pool == pool && r.phase == Phase::Queued)
-            .min_by_key(|(id, r)| (r.order, **id));
-        if let Some((id, head)) = head {
-            let fits = (0..3).all(|d| {
-                head.need[d] == 0
-                    || taken[d] + head.need[d] <= caps[d]
-                    || (head.need[d] > caps[d] && taken[d] == 0)
-            });
-            assert!(!fits, "{id} fits and waits");
+            .map(|(id, _)| *id)
+            .collect();
+        let place = |id: u64| self.limiter.why(id, self.moment()).unwrap().place;
+        let Some(&head) = queued.iter().find(|&&id| place(id) == 1) else {
+            assert!(queued.is_empty());
+            self.heads[pool] = None;
+            return;
+        };
+        let since = match self.heads[pool] {
+            Some((id, since)) if id == head => since,
+            _ => now,
+        };
+        self.heads[pool] = Some((head, since));
+        if snapshot.requests.free < 2 {
+            return;
         }
+        let accounts = self.accounts(pool);
+        let need = self.requests[&head].need_at(now);
+        let fits = |need: [u64; 3]| accounts.iter().all(|account| account.fits(need, caps));
+        // The end caps of a learning ratio are thinner.
+        assert!(!self.exact || !fits(need), "the head {head} fits and waits");
+        if since + SPAN / 2 <= now || !self.exact {
+            return;
+        }
+        let times: Option<Vec<Duration>> = accounts
+            .iter()
+            .map(|a| a.fits_at(need, caps, now))
+            .collect();
+        let until = times.and_then(|times| times.into_iter().max());
+        for &id in queued.iter().filter(|&&id| id != head) {
+            let one = &self.requests[&id];
+            let first = queued.iter().all(|other| {
+                let other_one = &self.requests[other];
+                (other_one.terminal, other_one.lane) != (one.terminal, one.lane)
+                    || (other_one.order, *other) >= (one.order, id)
+            });
+            let own = one.need_at(now);
+            if first && fits(own) {
+                let delays = accounts.iter().any(|account| {
+                    account.is_delayed(need, own, caps, until.unwrap_or(now + SPAN))
+                });
+                assert!(delays, "{id} fits, delays nobody and waits");
+            }
+        }
+    }
+
+    /// Both counts of each budget.
+    fn accounts(&self, pool: usize) -> Vec<Account> {
+        let of = |d: usize, ended: bool| {
+            let live = |spent: &Spent| (spent.at + SPAN, spent.amount);
+            let mut log: Vec<_> = if ended {
+                self.live_ends(pool, d).map(live).collect()
+            } else {
+                self.live(pool, d).map(live).collect()
+            };
+            log.sort_unstable();
+            let taken = if ended {
+                self.used_by_ended(pool, d)
+            } else {
+                self.used(pool, d) + self.held(pool, d)
+            };
+            Account {
+                d,
+                ended,
+                taken,
+                log,
+            }
+        };
+        (0..3)
+            .map(|d| of(d, false))
+            .chain((1..3).map(|d| of(d, true)))
+            .collect()
     }
 
     fn request(&mut self, id: u64) -> &mut Request {
@@ -554,6 +685,60 @@ impl Pair {
             assert_eq!(pool.in_flight, 0);
         }
         assert!(self.limiter.next_wake(self.moment()).is_none());
+    }
+}
+
+/// One count of one budget.
+struct Account {
+    d: usize,
+    ended: bool,
+    taken: u64,
+    /// When what leaves it.
+    log: Vec<(Duration, u64)>,
+}
+
+impl Account {
+    fn need(&self, need: [u64; 3]) -> u64 {
+        // An output is unknown before it ended.
+        if self.ended && self.d == 2 {
+            need[2].min(1)
+        } else {
+            need[self.d]
+        }
+    }
+
+    fn fits(&self, need: [u64; 3], caps: [u64; 3]) -> bool {
+        let (need, cap) = (self.need(need), caps[self.d]);
+        need == 0 || self.taken + need <= cap || (need > cap && self.taken == 0)
+    }
+
+    /// When it fits if nothing else changes.
+    fn fits_at(&self, need: [u64; 3], caps: [u64; 3], now: Duration) -> Option<Duration> {
+        if self.fits(need, caps) {
+            return Some(now);
+        }
+        let cap = caps[self.d];
+        let mut missing = (self.taken + self.need(need).min(cap)).saturating_sub(cap);
+        for &(at, amount) in &self.log {
+            missing = missing.saturating_sub(amount);
+            if missing == 0 {
+                return Some(at);
+            }
+        }
+        None
+    }
+
+    /// With `own` counted, `need` no longer fits at that instant.
+    fn is_delayed(&self, need: [u64; 3], own: [u64; 3], caps: [u64; 3], at: Duration) -> bool {
+        let cap = caps[self.d];
+        let left: u64 = self
+            .log
+            .iter()
+            .filter(|one| one.0 <= at)
+            .map(|one| one.1)
+            .sum();
+        let (need, own) = (self.need(need), self.need(own));
+        need > 0 && own > 0 && self.taken - left.min(self.taken) + own + need.min(cap) > cap
     }
 }
 

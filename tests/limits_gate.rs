@@ -39,6 +39,7 @@ fn options() -> Options {
         },
         ratio: Ratio::Fixed(1_000_000),
         output_reserve: Some(50),
+        pace: false,
         ..Options::default()
     }
 }
@@ -67,7 +68,7 @@ fn ask(prompt: u64) -> Ask {
         max_tokens: None,
         budgeted: true,
         patience: Duration::from_mins(5),
-        again: None,
+        ..Ask::default()
     }
 }
 
@@ -548,7 +549,9 @@ async fn a_full_queue_refuses_newcomers_only() {
 async fn the_picture_tells_why_and_until_when() {
     let gate = open(options());
     let mut changes = gate.changes();
-    let mut first = gate.admit(ask(800)).await.unwrap();
+    let mut before = ask(800);
+    before.terminal = "0".into();
+    let mut first = gate.admit(before).await.unwrap();
     first.sent();
     assert!(changes.has_changed().unwrap());
     changes.mark_unchanged();

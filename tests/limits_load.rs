@@ -167,7 +167,7 @@ fn ask(load: Load, pool: &Arc<str>) -> Ask {
         max_tokens: Some(128_000),
         budgeted: true,
         patience: Duration::from_mins(10),
-        again: None,
+        ..Ask::default()
     }
 }
 
@@ -192,6 +192,7 @@ fn check(name: &str, load: Load, d: usize, share: u64) {
         assert_eq!(outcome.refused, 0, "{name}");
         let each = [load.prompt, load.uncached, load.output][d];
         let used = outcome.served * each * MINUTE * 100 / outcome.took / LIMITS[d];
+        println!("{used} % {name}");
         assert!(used >= share, "{used} % of {share}: {name}");
     }
 }

@@ -26,8 +26,7 @@ use tokio::net::{TcpListener, TcpStream};
 use support::burst::{Burst, run};
 use support::house::{DEADLINE, House, ask, quick};
 
-const CHAT: &str =
-    r#"{"model":"kimi-k2.6","stream":true,"messages":[{"role":"user","content":"hello"}]}"#;
+const CHAT: &str = r#"{"model":"kimi-k2.6","stream":true,"prompt_cache_key":"s","messages":[{"role":"user","content":"hello"}]}"#;
 
 const STREAM: &str = concat!(
     ": comment\r\n\r\n",

@@ -7,17 +7,43 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-/// A request for admission.
+/// What a request is for; it orders the requests of one terminal among each other.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Class {
+    /// A person typed something and waits.
+    Interactive,
+    /// The client carries on by itself, with the results of tools.
+    #[default]
+    Loop,
+    /// Nobody looks at it: subagents, compaction, titles.
+    Background,
+}
+
+/// A request for admission. `Default` gives a free request that waits two minutes.
 #[derive(Clone, Debug)]
 pub struct Ask {
     /// What the upstream limits as one: account and model.
     pub pool: Arc<str>,
-    /// Who asks; for the queue's display.
+    /// Who asks. Budgets are shared fairly between terminals.
     pub terminal: Arc<str>,
+    /// Share of the terminal in relation to others; at least 1.
+    pub weight: u32,
+    /// The conversation that the request belongs to, for the queue's display.
+    pub session: Arc<str>,
+    /// What the request is for.
+    pub class: Class,
     /// Estimated input tokens, cached ones included.
     pub prompt: u64,
     /// Estimated input tokens outside the prompt cache.
     pub uncached: u64,
+    /// Input tokens that the prompt cache is expected to hold, of `prompt`. If they are lost while the request waits, they
+    /// become uncached ones.
+    pub cached: u64,
+    /// How long the prompt cache is expected to hold them from now; `None` if nobody knows.
+    pub cache_expires_in: Option<Duration>,
     /// The client's own bound for the output, if it sent one. An upper bound for the reserve, never the reserve.
     pub max_tokens: Option<u64>,
     /// The upstream is known for token budgets. For others only what the user set or a header named is a limit.
@@ -26,6 +52,26 @@ pub struct Ask {
     pub patience: Duration,
     /// The place of a request that was admitted before and that the upstream refused; see `Permit::refused`.
     pub again: Option<Ticket>,
+}
+
+impl Default for Ask {
+    fn default() -> Self {
+        Self {
+            pool: Arc::default(),
+            terminal: Arc::default(),
+            weight: 1,
+            session: Arc::default(),
+            class: Class::default(),
+            prompt: 0,
+            uncached: 0,
+            cached: 0,
+            cache_expires_in: None,
+            max_tokens: None,
+            budgeted: true,
+            patience: Duration::from_mins(2),
+            again: None,
+        }
+    }
 }
 
 /// A place in the queue that a refused request keeps.

@@ -2,7 +2,8 @@
 //!
 //! Fireworks raises and lowers limits with use, documented the headers per second and per minute within one year, and
 //! was measured (August 2026) to answer from a replica that still held the start values. So the unit is decided by
-//! magnitude and majority, a rise is believed at once, and a fall only when every recent answer agrees on it.
+//! magnitude and majority, a rise is believed at once, and a fall only when every recent answer agrees on it: several for
+//! a step as documented, many for a steeper one, and none while more than that was spent without a complaint.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -13,8 +14,11 @@ use crate::usage::Observation;
 /// Answers remembered, and for how many windows.
 const KEPT: usize = 20;
 const KEPT_WINDOWS: u32 = 2;
-/// Answers in a row that must agree on a fall.
+/// Answers in a row that must agree on a fall as it is documented, and on a steeper one.
 const AGREE: usize = 5;
+const AGREE_ON_STEEP: usize = 15;
+/// A step down leaves this share of a limit (Fireworks docs), percent.
+const STEP_DOWN_PERCENT: u64 = 80;
 /// Below these a value is per second. Documented ranges of Fireworks for Kimi models: 3.6-43.2 M, 0.9-10.8 M and
 /// 36-432 k per minute against 60-720 k, 15-180 k and 600-7,200 per second; they do not overlap.
 const PER_MINUTE_FROM: [u64; 3] = [1_600_000, 400_000, 16_000];
@@ -25,6 +29,10 @@ pub(crate) struct Learned {
     limits: [Option<u64>; 3],
     recent: [VecDeque<(Duration, u64)>; 3],
     per_second: Option<bool>,
+    /// The last answer told of a limit that others contradict.
+    stray: bool,
+    /// When each limit rose last.
+    rose: [Option<Duration>; 3],
 }
 
 impl Learned {
@@ -33,22 +41,40 @@ impl Learned {
         self.limits
     }
 
-    pub(crate) fn restore(&mut self, limits: [Option<u64>; 3]) {
+    pub(crate) fn restore(&mut self, limits: [Option<u64>; 3], rose: [Option<Duration>; 3]) {
         self.limits = limits;
+        self.rose = rose;
     }
 
-    /// Learns from one answer. The first one is believed, because what holds before it is a guess. Returns whether a
-    /// limit changed.
+    /// The last answer came from a replica that knows less than the others.
+    pub(crate) fn stray(&self) -> bool {
+        self.stray
+    }
+
+    /// When each limit was seen to rise last.
+    pub(crate) fn rose(&self) -> [Option<Duration>; 3] {
+        self.rose
+    }
+
+    /// What a header's value means per window.
+    pub(crate) fn per_window(&self, value: u64) -> u64 {
+        value.saturating_mul(if self.per_second == Some(true) { 60 } else { 1 })
+    }
+
+    /// Learns from one answer, given what was spent in the last window. The first one is believed, because what holds
+    /// before it is a guess.
     pub(crate) fn observe(
         &mut self,
         seen: &Observation,
         unit: HeaderUnit,
+        spent: [u64; 3],
         window: Duration,
         now: Duration,
-    ) -> bool {
+    ) {
         let values = seen.limits.into_array();
+        self.stray = false;
         if values.iter().all(Option::is_none) {
-            return false;
+            return;
         }
         let per_second = match unit {
             HeaderUnit::Second => true,
@@ -60,18 +86,14 @@ impl Learned {
             tracing::info!(unit, ?values, "limit headers are read as tokens per {unit}");
             self.per_second = Some(per_second);
         }
-        let mut changed = false;
         for (d, value) in values.into_iter().enumerate() {
-            let Some(value) = value.filter(|&value| value > 0) else {
-                continue;
-            };
-            let value = value.saturating_mul(if per_second { 60 } else { 1 });
-            changed |= self.believe(d, value, window, now);
+            if let Some(value) = value.filter(|&value| value > 0) {
+                self.believe(d, self.per_window(value), spent[d], window, now);
+            }
         }
-        changed
     }
 
-    fn believe(&mut self, d: usize, value: u64, window: Duration, now: Duration) -> bool {
+    fn believe(&mut self, d: usize, value: u64, spent: u64, window: Duration, now: Duration) {
         let recent = &mut self.recent[d];
         recent.push_back((now, value));
         while recent.len() > KEPT
@@ -87,12 +109,20 @@ impl Learned {
             .max()
             .unwrap_or(value);
         let current = self.limits[d].unwrap_or_default();
-        if highest < current && recent.len() < AGREE {
-            return false;
+        let lowest = current * STEP_DOWN_PERCENT / 100;
+        self.stray |= value < lowest;
+        let enough = if highest < lowest {
+            AGREE_ON_STEEP
+        } else {
+            AGREE
+        };
+        if highest < current && (recent.len() < enough || highest < spent) {
+            return;
         }
-        let changed = self.limits[d] != Some(highest);
+        if highest > current && self.limits[d].is_some() {
+            self.rose[d] = Some(now);
+        }
         self.limits[d] = Some(highest);
-        changed
     }
 }
 
@@ -124,6 +154,7 @@ mod tests {
     struct Pool {
         learned: Learned,
         now: Duration,
+        spent: [u64; 3],
     }
 
     impl Pool {
@@ -131,13 +162,19 @@ mod tests {
             Self {
                 learned: Learned::default(),
                 now: Duration::ZERO,
+                spent: [0; 3],
             }
         }
 
         fn see(&mut self, limits: [Option<u64>; 3]) -> [Option<u64>; 3] {
             self.now += Duration::from_secs(1);
-            self.learned
-                .observe(&seen(limits), HeaderUnit::Auto, WINDOW, self.now);
+            self.learned.observe(
+                &seen(limits),
+                HeaderUnit::Auto,
+                self.spent,
+                WINDOW,
+                self.now,
+            );
             self.learned.limits()
         }
     }
@@ -190,11 +227,28 @@ mod tests {
     #[test]
     fn few_low_answers_after_a_pause_are_not_enough() {
         let mut pool = Pool::new();
+        let after = |low: u64, agree: usize| {
+            let mut pool = Pool::new();
+            pool.see([None, None, Some(216_000)]);
+            pool.now += WINDOW * 3;
+            for _ in 1..agree {
+                assert_eq!(pool.see([None, None, Some(low)])[2], Some(216_000));
+            }
+            assert_eq!(pool.learned.stray(), low < 172_800);
+            assert_eq!(pool.see([None, None, Some(low)])[2], Some(low));
+        };
+        after(172_800, AGREE);
+        after(100_000, AGREE_ON_STEEP);
+        // Nor are many while more than that is spent.
         pool.see([None, None, Some(216_000)]);
-        pool.now += WINDOW * 3;
-        for _ in 0..4 {
+        pool.spent = [0, 0, 150_000];
+        for _ in 0..100 {
             assert_eq!(pool.see([None, None, Some(100_000)])[2], Some(216_000));
         }
+        pool.spent = [0, 0, 90_000];
         assert_eq!(pool.see([None, None, Some(100_000)])[2], Some(100_000));
+        assert_eq!(pool.learned.rose(), [None; 3]);
+        pool.see([None, None, Some(125_000)]);
+        assert_eq!(pool.learned.rose()[2], Some(pool.now));
     }
 }

@@ -1,9 +1,10 @@
 //! The limiter as a state machine: it takes events and the time, and returns decisions and the next wake-up.
 //!
-//! Every event ends with the same step: admit each head that fits, lowest arrival first over all pools, until none
-//! does. One pool's blocked head never blocks another pool. Requests per second and the day's cap are shared.
+//! Every event ends with the same step: admit who fits, of each pool the next in its fair order, over all pools the
+//! earliest arrival, until nobody does. One pool's blocked head never blocks another pool. Requests per second and the
+//! day's cap are shared.
 //!
-//! Where the tokens of a request are, in its life: in its pool's `demand` while it waits, in `held` from admission, and in
+//! Where the tokens of a request are, in its life: in its pool's queue while it waits, in its holds from admission, and in
 //! the logs from the moment they are spent; prompt tokens when the request was sent, output as it streams, both
 //! corrected when the upstream tells its usage. Budgets that the upstream may charge at the end are counted a second time,
 //! then.
@@ -16,19 +17,17 @@ use chrono::{DateTime, NaiveDate, Utc};
 
 use crate::limits::ask::{Ask, Budget, Refusal, RefusalKind, Ticket};
 use crate::limits::daily::Daily;
+use crate::limits::flight::Flight;
 use crate::limits::options::Options;
-use crate::limits::pool::{Place, Pool, Waiting};
+use crate::limits::pool::{Pool, Quiet, price, service};
+use crate::limits::queue::{Spot, Waiting};
 use crate::limits::requests::Requests;
-use crate::limits::reserve;
 use crate::limits::saved::{Saved, VERSION};
 use crate::limits::snapshot::{QueueView, RequestsView, Snapshot, Wait};
-use crate::limits::window::Seq;
 use crate::usage::{Observation, Tokens};
 
 /// Pools remembered before idle ones are forgotten.
 const MANY_POOLS: usize = 64;
-/// Numbers of output entries remembered per request, for the case that more was counted than was generated.
-const MANY_CHUNKS: usize = 64;
 
 /// Number of a request.
 pub type Id = u64;
@@ -78,28 +77,12 @@ pub struct Limiter {
     pools: BTreeMap<Arc<str>, Pool>,
     requests: Requests,
     daily: Daily,
-    queued: HashMap<Id, (Arc<str>, Place)>,
+    queued: HashMap<Id, (Arc<str>, Spot)>,
     deadlines: BTreeSet<(Duration, Id)>,
     flights: HashMap<Id, Flight>,
     next: Id,
     closed: bool,
     decisions: Vec<Decision>,
-}
-
-/// An admitted request.
-#[derive(Clone, Debug)]
-struct Flight {
-    pool: Arc<str>,
-    ticket: Ticket,
-    admitted: Duration,
-    estimate: [u64; 3],
-    max_tokens: Option<u64>,
-    held: [u64; 3],
-    daily: u64,
-    sent: bool,
-    prompt: [Option<Seq>; 2],
-    streamed: u64,
-    chunks: Vec<Seq>,
 }
 
 impl Limiter {
@@ -131,14 +114,19 @@ impl Limiter {
 
     /// When to call [`Limiter::tick`] if nothing else happens before.
     pub fn next_wake(&self, now: Moment) -> Option<Duration> {
-        let span = self.options.span();
-        let heads = self
-            .pools
-            .values()
-            .filter_map(|pool| pool.head_fits_at(&pool.caps(&self.options), span, now.at))
-            .map(|at| at.max(self.requests.ready_at()));
+        let pools = self.pools.values().flat_map(|pool| {
+            let look = match pool.quiet {
+                Quiet::Until(at) => Some(at),
+                Quiet::Always => None,
+                // Somebody fits, or would if requests per second had room.
+                Quiet::Unknown => {
+                    (!pool.queue.is_empty()).then(|| self.requests.ready_at().max(now.at))
+                }
+            };
+            look.into_iter().chain(pool.queue.next_clock())
+        });
         let deadline = self.deadlines.first().map(|&(at, _)| at);
-        heads.chain(deadline).min()
+        pools.chain(deadline).min()
     }
 
     /// A request comes. Its decision may already be there on return.
@@ -155,10 +143,8 @@ impl Limiter {
             return id;
         };
         pool.budgeted = ask.budgeted;
-        let cap = pool.caps(&self.options)[2];
-        let generated = pool
-            .outputs
-            .reserve(self.options.output_reserve, ask.max_tokens, cap);
+        let bounds = pool.bounds(self.options.output_reserve, ask.max_tokens);
+        let generated = pool.outputs.need(ask.class, bounds);
         if !self.daily.fits(ask.prompt.saturating_add(generated)) {
             self.refuse_daily(id, now);
             return id;
@@ -167,45 +153,64 @@ impl Limiter {
             order: id,
             arrived: now.at,
         });
-        let waiting = Waiting {
+        let need = [ask.prompt, ask.uncached.min(ask.prompt), generated];
+        let mean = pool.outputs.rest(ask.class, generated, 0, bounds).mean;
+        let mut waiting = Waiting {
             terminal: ask.terminal,
-            need: [ask.prompt, ask.uncached.min(ask.prompt), generated],
+            session: ask.session,
+            class: ask.class,
+            weight: ask.weight,
+            again: ask.again.is_some(),
+            need,
+            expected: [need[0], need[1], mean.min(generated)],
+            cached: ask.cached.min(ask.prompt.saturating_sub(need[1])),
+            expires: ask
+                .cache_expires_in
+                .filter(|_| ask.cached > 0)
+                .map(|left| now.at.saturating_add(left)),
             max_tokens: ask.max_tokens,
             arrived: ticket.arrived,
             deadline: ticket.arrived.saturating_add(ask.patience),
+            cost: 0,
+            bonus: 0,
         };
-        let place = (ticket.order, id);
+        price(&mut waiting, &pool.caps.flow, now.at, pool.rescue());
         self.deadlines.insert((waiting.deadline, id));
-        self.queued.insert(id, (Arc::clone(&ask.pool), place));
-        pool.enqueue(place, waiting);
+        let rescue = pool.rescue();
+        let spot = pool.queue.push((ticket.order, id), waiting, rescue);
+        pool.quiet = Quiet::Unknown;
+        self.queued.insert(id, (Arc::clone(&ask.pool), spot));
         self.admit_all(now);
-        self.reject_hopeless(id, &ask.pool, place, now);
+        self.reject_hopeless(id, ask.again.is_some(), now);
         self.step(now);
         id
     }
 
     /// Refuses a newcomer that finds no place, or whose wait would outlast its patience.
-    fn reject_hopeless(&mut self, id: Id, name: &Arc<str>, place: Place, now: Moment) {
-        if !self.queued.contains_key(&id) {
+    fn reject_hopeless(&mut self, id: Id, again: bool, now: Moment) {
+        let Some((name, spot)) = self.queued.get(&id) else {
             return;
-        }
+        };
         let Some(pool) = self.pools.get(name) else {
             return;
         };
-        let Some(wait) = pool.wait_of(place, &self.options, &self.requests, now.at) else {
+        let Some(waiting) = pool.queue.get(*spot) else {
+            return;
+        };
+        // A place that a refused request kept is its own.
+        let full = !again && self.queued.len() > self.options.capacity;
+        if !full && pool.latest(&self.requests, now.at) <= waiting.deadline {
+            return;
+        }
+        let deadline = waiting.deadline;
+        let Some(wait) = pool.wait_of(*spot, &self.requests, now.at) else {
             return;
         };
         let eta = Duration::from_millis(wait.eta_ms);
-        let late = pool
-            .queue()
-            .get(&place)
-            .is_some_and(|waiting| now.at.saturating_add(eta) > waiting.deadline);
-        // A place that a refused request kept is its own.
-        let full = place.0 == id && self.queued.len() > self.options.capacity;
         if full {
             self.dequeue(id);
             self.refuse(id, RefusalKind::Full, eta);
-        } else if late {
+        } else if now.at.saturating_add(eta) > deadline {
             self.dequeue(id);
             self.refuse_late(id, &wait);
         }
@@ -222,6 +227,11 @@ impl Limiter {
 
     /// The request's last byte went out.
     pub fn sent(&mut self, id: Id, now: Moment) {
+        self.depart(id, now);
+        self.step(now);
+    }
+
+    fn depart(&mut self, id: Id, now: Moment) {
         let Some(flight) = self.flights.get_mut(&id) else {
             return;
         };
@@ -234,33 +244,36 @@ impl Limiter {
         for d in 0..2 {
             let amount = std::mem::take(&mut flight.held[d]);
             pool.held[d] -= amount;
-            flight.prompt[d] = Some(pool.logs[d].push(now.at, amount));
+            flight.prompt[d] = Some(pool.spend(d, amount, now.at));
         }
+        pool.aging.push_back((now.at + pool.span, id));
+        pool.quiet = Quiet::Unknown;
     }
 
     /// So many output tokens came.
     pub fn streamed(&mut self, id: Id, tokens: u64, now: Moment) {
-        self.sent(id, now);
+        self.depart(id, now);
         let Some(flight) = self.flights.get_mut(&id) else {
             return;
         };
         let Some(pool) = self.pools.get_mut(&flight.pool) else {
             return;
         };
-        flight.streamed += tokens;
-        let hold = reserve::rest(
-            flight.estimate[2],
-            self.options.output_reserve.is_some(),
-            flight.streamed,
-            flight.max_tokens,
-            pool.caps(&self.options)[2],
-        );
-        if flight.chunks.len() == MANY_CHUNKS {
-            flight.chunks.drain(..MANY_CHUNKS / 2);
+        let seq = pool.spend(2, tokens, now.at);
+        flight.note(tokens, seq, now.at);
+        let bounds = pool.bounds(self.options.output_reserve, flight.max_tokens);
+        let rest = pool
+            .outputs
+            .rest(flight.class, flight.estimate[2], flight.streamed, bounds);
+        pool.expect(Some(std::mem::replace(&mut flight.rest, rest)), Some(rest));
+        if flight.is_overdue && pool.at_end[2] {
+            flight.overdue[2] += tokens;
+            pool.overdue[2] += tokens;
         }
-        flight.chunks.push(pool.logs[2].push(now.at, tokens));
-        pool.held[2] = pool.held[2] - flight.held[2] + hold;
-        flight.held[2] = hold;
+        if flight.admitted >= pool.brake.until() {
+            pool.brake.passed(now.at);
+        }
+        pool.quiet = Quiet::Unknown;
         self.step(now);
     }
 
@@ -268,7 +281,7 @@ impl Limiter {
     pub fn end(&mut self, id: Id, ending: Ending, now: Moment) -> Tokens {
         self.daily.roll(now.wall);
         if matches!(ending, Ending::Settled(_) | Ending::Unmetered) {
-            self.sent(id, now);
+            self.depart(id, now);
         }
         let Some(flight) = self.flights.remove(&id) else {
             return Tokens::default();
@@ -276,24 +289,43 @@ impl Limiter {
         let Some(pool) = self.pools.get_mut(&flight.pool) else {
             return Tokens::default();
         };
+        pool.advance(&self.options, now.at);
         pool.in_flight -= 1;
         for d in 0..3 {
-            pool.held[d] -= flight.held[d];
             pool.flying[d] -= flight.estimate[d];
+            pool.overdue[d] -= flight.overdue[d];
         }
+        for d in 0..2 {
+            pool.held[d] -= flight.held[d];
+        }
+        pool.expect(Some(flight.rest), None);
         let spent = flight.cost(ending);
         let costs = spent.dimensions().into_array();
         flight.charge(pool, costs, now.at);
-        let at_end = self.options.charged_at_end.into_array();
-        for d in (0..3).filter(|&d| at_end[d] && costs[d] > 0) {
+        for d in (0..3).filter(|&d| pool.at_end[d] && costs[d] > 0) {
             pool.ended[d].push(now.at, costs[d]);
         }
+        let caps = pool.caps.flow;
+        let served = if costs == [0; 3] {
+            pool.pace.refund(&flight.estimate, &caps, pool.span);
+            0
+        } else {
+            service(&costs, &caps, flight.class, flight.weight)
+        };
+        pool.queue.settle(flight.spot, served - flight.cost);
         if let Ending::Settled(tokens) = ending {
-            pool.outputs.learn(tokens.generated);
+            pool.outputs.learn(flight.class, tokens.generated);
+            if let Some(speed) = flight.speed(tokens.generated, now.at) {
+                pool.clock(speed);
+            }
             if flight.admitted >= pool.brake.until() {
                 pool.brake.passed(now.at);
             }
         }
+        if flight.scout {
+            pool.brake.scout_ended();
+        }
+        pool.quiet = Quiet::Unknown;
         self.daily.settle(flight.daily, spent.total());
         if self.daily.warn() {
             let day = self.daily.view();
@@ -304,6 +336,12 @@ impl Limiter {
         }
         self.step(now);
         spent
+    }
+
+    /// A request of this pool failed for a reason that says nothing about budgets, and may be tried again: retries are at most
+    /// a tenth of the admissions, ten at once. Takes one out of that budget.
+    pub fn may_retry(&mut self, pool: &str) -> bool {
+        self.pools.get_mut(pool).is_none_or(Pool::retry)
     }
 
     /// What a request counts as if it were cancelled now.
@@ -322,17 +360,15 @@ impl Limiter {
     pub fn observe(&mut self, pool: &Arc<str>, seen: &Observation, now: Moment) {
         self.ready(pool, now);
         if let Some(pool) = self.pools.get_mut(pool) {
-            let (unit, window) = (self.options.header_unit, self.options.window);
-            pool.learned.observe(seen, unit, window, now.at);
-            if seen.over_limit {
-                pool.margin.over_limit(now.at);
-            }
+            pool.observe(seen, &self.options, now.at);
+            pool.quiet = Quiet::Unknown;
         }
         self.step(now);
     }
 
-    /// The upstream answered 429. The pool rests; a 429 that our own account cannot explain also lowers the ratio.
-    /// `jitter_ppm` lengthens the rest by that share.
+    /// The upstream answered 429. The pool rests; a 429 that our own account cannot explain also lowers the ratio and
+    /// bounds bursts, unless it came from a replica whose headers the others contradict. `jitter_ppm` lengthens the rest
+    /// by that share.
     pub fn throttled(
         &mut self,
         pool: &Arc<str>,
@@ -342,10 +378,8 @@ impl Limiter {
     ) {
         self.ready(pool, now);
         if let Some(pool) = self.pools.get_mut(pool) {
-            pool.advance(&self.options, now.at);
-            let unexplained = !pool.is_overdrawn(&pool.caps(&self.options));
-            pool.margin.refused(unexplained, now.at);
-            pool.brake.refused(retry_after, jitter_ppm, now.at);
+            pool.throttled(retry_after, jitter_ppm, &self.options, now.at);
+            pool.quiet = Quiet::Unknown;
         }
         self.step(now);
     }
@@ -369,50 +403,38 @@ impl Limiter {
 
     /// Why a request waits; `None` when it does not.
     pub fn why(&self, id: Id, now: Moment) -> Option<Wait> {
-        let (pool, place) = self.queued.get(&id)?;
-        self.pools
-            .get(pool)?
-            .wait_of(*place, &self.options, &self.requests, now.at)
+        let (pool, spot) = self.queued.get(&id)?;
+        self.pools.get(pool)?.wait_of(*spot, &self.requests, now.at)
     }
 
     /// Why the oldest waiting request of a terminal waits.
     pub fn wait_of(&self, terminal: &str, now: Moment) -> Option<Wait> {
-        let (_, id) = self
+        let (pool, spot) = self
             .pools
             .values()
-            .filter_map(|pool| {
-                pool.queue()
-                    .iter()
-                    .find(|(_, waiting)| &*waiting.terminal == terminal)
-            })
-            .map(|(place, _)| *place)
-            .min()?;
-        self.why(id, now)
+            .filter_map(|pool| Some((pool, pool.queue.oldest_of(terminal)?)))
+            .min_by_key(|(_, spot)| spot.place)?;
+        pool.wait_of(spot, &self.requests, now.at)
     }
 
     /// Everything at this instant.
     pub fn snapshot(&mut self, now: Moment) -> Snapshot {
         self.daily.roll(now.wall);
-        for pool in self.pools.values_mut() {
-            pool.advance(&self.options, now.at);
+        self.advance(now);
+        let mut queue: Vec<(Duration, QueueView)> = Vec::with_capacity(self.queued.len());
+        for (name, pool) in &self.pools {
+            for (_, waiting, wait) in pool.waits(&self.requests, now.at) {
+                let view = QueueView {
+                    terminal: waiting.terminal.to_string(),
+                    pool: name.to_string(),
+                    session: waiting.session.to_string(),
+                    class: waiting.class,
+                    wait,
+                };
+                queue.push((waiting.arrived, view));
+            }
         }
-        let mut queue: Vec<_> = self
-            .pools
-            .iter()
-            .flat_map(|(name, pool)| {
-                pool.waits(&self.options, &self.requests, now.at).map(
-                    move |(place, waiting, wait)| {
-                        let view = QueueView {
-                            terminal: waiting.terminal.to_string(),
-                            pool: name.to_string(),
-                            wait,
-                        };
-                        (place, view)
-                    },
-                )
-            })
-            .collect();
-        queue.sort_by_key(|(place, _)| *place);
+        queue.sort_by_key(|&(arrived, _)| arrived);
         Snapshot {
             pools: self
                 .pools
@@ -430,15 +452,13 @@ impl Limiter {
 
     /// What to keep over a restart.
     pub fn saved(&mut self, now: Moment) -> Saved {
-        for pool in self.pools.values_mut() {
-            pool.advance(&self.options, now.at);
-        }
+        self.advance(now);
         Saved {
             version: VERSION,
             pools: self
                 .pools
                 .iter()
-                .map(|(name, pool)| pool.saved(name, &self.options, now.at, now.wall))
+                .map(|(name, pool)| pool.saved(name, now.at, now.wall))
                 .collect(),
         }
     }
@@ -459,7 +479,7 @@ impl Limiter {
                 .pools
                 .entry(name)
                 .or_insert_with(|| Pool::new(options, now.at, now.wall));
-            pool.restore(one, options.span(), now.at, now.wall);
+            pool.restore(one, options, now.at, now.wall);
         }
         self.step(now);
     }
@@ -493,73 +513,119 @@ impl Limiter {
         }
     }
 
-    /// Admits every head that fits, the lowest arrival first.
-    fn admit_all(&mut self, now: Moment) {
-        self.daily.roll(now.wall);
+    /// Time passes in all pools.
+    fn advance(&mut self, now: Moment) {
         for pool in self.pools.values_mut() {
             pool.advance(&self.options, now.at);
+            while let Some(&(at, id)) = pool.aging.front()
+                && at <= now.at
+            {
+                pool.aging.pop_front();
+                let Some(flight) = self.flights.get_mut(&id) else {
+                    continue;
+                };
+                flight.is_overdue = true;
+                let costs = [flight.estimate[0], flight.estimate[1], flight.streamed];
+                for d in (0..3).filter(|&d| pool.at_end[d]) {
+                    flight.overdue[d] = costs[d];
+                    pool.overdue[d] += costs[d];
+                }
+            }
         }
-        while let Some((name, place)) = self.next_admission(now) {
-            let need: u64 = self.pools[&name]
-                .head()
-                .map_or(0, |(_, head)| head.need[0].saturating_add(head.need[2]));
-            if !self.daily.fits(need) {
-                self.dequeue(place.1);
-                self.refuse_daily(place.1, now);
+    }
+
+    /// Admits who fits, until nobody does.
+    fn admit_all(&mut self, now: Moment) {
+        self.daily.roll(now.wall);
+        self.advance(now);
+        for pool in self.pools.values_mut() {
+            let bound = pool.bound.map(|budget| (budget, pool.queue.len()));
+            pool.waits.wait(bound, now.at, self.options.window * 60);
+        }
+        while let Some((name, spot, daily)) = self.next_admission(now) {
+            let id = spot.place.1;
+            if !self.daily.fits(daily) {
+                self.dequeue(id);
+                self.refuse_daily(id, now);
                 continue;
             }
             if !self.requests.take(now.at) {
+                if let Some(pool) = self.pools.get_mut(&name) {
+                    pool.bound = Some(Budget::Requests);
+                }
                 break;
             }
-            self.admit(&name, place, now);
+            self.admit(&name, spot, now);
         }
     }
 
-    fn next_admission(&self, now: Moment) -> Option<(Arc<str>, Place)> {
-        self.pools
-            .iter()
-            .filter_map(|(name, pool)| {
-                let (place, head) = pool.head()?;
-                let ready = pool.brake.until() <= now.at
-                    && pool.fits(&head.need, &pool.caps(&self.options));
-                ready.then_some((name, place))
-            })
-            .min_by_key(|&(_, place)| place)
-            .map(|(name, place)| (Arc::clone(name), place))
+    /// Of all pools the earliest arrival among those who are next; with it the tokens that it counts for the day.
+    fn next_admission(&mut self, now: Moment) -> Option<(Arc<str>, Spot, u64)> {
+        let mut best: Option<(Arc<str>, Spot, u64)> = None;
+        for (name, pool) in &mut self.pools {
+            let Some(spot) = pool.next(&self.options, &self.requests, now.at) else {
+                continue;
+            };
+            if best
+                .as_ref()
+                .is_none_or(|(_, other, _)| spot.place < other.place)
+            {
+                let need = pool.queue.get(spot).map_or([0; 3], |waiting| waiting.need);
+                best = Some((Arc::clone(name), spot, need[0].saturating_add(need[2])));
+            }
+        }
+        best
     }
 
-    fn admit(&mut self, name: &Arc<str>, place: Place, now: Moment) {
-        let id = place.1;
-        let Some(waiting) = self.dequeue(id) else {
-            return;
-        };
+    fn admit(&mut self, name: &Arc<str>, spot: Spot, now: Moment) {
+        let id = spot.place.1;
         let Some(pool) = self.pools.get_mut(name) else {
             return;
         };
-        for d in 0..3 {
-            pool.held[d] += waiting.need[d];
-            pool.flying[d] += waiting.need[d];
-        }
+        let rescue = pool.rescue();
+        let Some(waiting) = pool.queue.serve(spot, rescue) else {
+            return;
+        };
+        self.queued.remove(&id);
+        self.deadlines.remove(&(waiting.deadline, id));
+        let bounds = pool.bounds(self.options.output_reserve, waiting.max_tokens);
+        let rest = pool.outputs.rest(waiting.class, waiting.need[2], 0, bounds);
+        pool.expect(None, Some(rest));
+        (0..2).for_each(|d| pool.held[d] += waiting.need[d]);
+        (0..3).for_each(|d| pool.flying[d] += waiting.need[d]);
         pool.in_flight += 1;
-        if pool.is_busy(&pool.caps(&self.options)) {
+        pool.quiet = Quiet::Unknown;
+        let caps = pool.caps.flow;
+        pool.pace.spend(&waiting.need, &caps, now.at, pool.span);
+        pool.earn();
+        if pool.is_busy() {
             pool.margin.mark_busy();
         }
         let daily = waiting.need[0].saturating_add(waiting.need[2]);
         self.daily.hold(daily);
         let flight = Flight {
             pool: Arc::clone(name),
+            spot,
             ticket: Ticket {
-                order: place.0,
+                order: spot.place.0,
                 arrived: waiting.arrived,
             },
+            class: waiting.class,
+            weight: waiting.weight,
             admitted: now.at,
+            scout: pool.brake.admitted(),
             estimate: waiting.need,
             max_tokens: waiting.max_tokens,
-            held: waiting.need,
+            held: [waiting.need[0], waiting.need[1]],
+            rest,
+            overdue: [0; 3],
+            is_overdue: false,
             daily,
+            cost: waiting.cost,
             sent: false,
             prompt: [None; 2],
             streamed: 0,
+            began: None,
             chunks: Vec::new(),
         };
         self.flights.insert(id, flight);
@@ -583,15 +649,17 @@ impl Limiter {
     }
 
     fn dequeue(&mut self, id: Id) -> Option<Waiting> {
-        let (name, place) = self.queued.remove(&id)?;
-        let waiting = self.pools.get_mut(&name)?.dequeue(place)?;
+        let (name, spot) = self.queued.remove(&id)?;
+        let pool = self.pools.get_mut(&name)?;
+        let waiting = pool.queue.remove(spot, pool.rescue())?;
+        pool.quiet = Quiet::Unknown;
         self.deadlines.remove(&(waiting.deadline, id));
         Some(waiting)
     }
 
     fn refuse_late(&mut self, id: Id, wait: &Wait) {
         let eta = Duration::from_millis(wait.eta_ms);
-        let budget: Budget = wait.budget;
+        let budget = wait.budget;
         self.refuse(id, RefusalKind::Queue { eta, budget }, eta);
     }
 
@@ -604,50 +672,5 @@ impl Limiter {
     fn refuse(&mut self, id: Id, kind: RefusalKind, wait: Duration) {
         self.decisions
             .push(Decision::Refuse(id, Refusal::new(kind, wait)));
-    }
-}
-
-impl Flight {
-    /// What it counts as, given its end.
-    fn cost(&self, ending: Ending) -> Tokens {
-        let estimated = |generated| Tokens {
-            prompt: self.estimate[0],
-            cached: self.estimate[0] - self.estimate[1],
-            generated,
-            reasoning: 0,
-        };
-        match ending {
-            Ending::Settled(tokens) => tokens,
-            // An answer in one piece never streamed; what was reserved is then the best guess.
-            Ending::Unmetered if self.streamed == 0 => estimated(self.estimate[2]),
-            Ending::Unmetered => estimated(self.streamed),
-            Ending::Cancelled if self.sent => estimated(self.streamed),
-            Ending::Cancelled | Ending::Refused => Tokens::default(),
-        }
-    }
-
-    /// Makes the logs say that it spent this. Prompt entries keep their stamp; more output counts from now.
-    fn charge(&self, pool: &mut Pool, spent: [u64; 3], now: Duration) {
-        for (d, amount) in spent.into_iter().enumerate().take(2) {
-            match self.prompt[d] {
-                Some(seq) => pool.logs[d].correct(seq, amount),
-                None if amount > 0 => {
-                    pool.logs[d].push(now, amount);
-                }
-                None => {}
-            }
-        }
-        let logged = if self.chunks.is_empty() {
-            0
-        } else {
-            self.streamed
-        };
-        if spent[2] > logged {
-            pool.logs[2].push(now, spent[2] - logged);
-        }
-        let mut surplus = logged.saturating_sub(spent[2]);
-        for seq in self.chunks.iter().rev() {
-            surplus -= pool.logs[2].take_back(*seq, surplus);
-        }
     }
 }

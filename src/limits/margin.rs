@@ -61,6 +61,19 @@ impl Margin {
         u64::try_from(part).unwrap_or(u64::MAX).max(1)
     }
 
+    /// The same for counts that are no estimates: a quarter of the distance.
+    pub(crate) fn of_truth(&self, limit: u64) -> u64 {
+        if self.fixed {
+            return self.of(limit);
+        }
+        limit - (limit - self.of(limit).min(limit)) / 4
+    }
+
+    /// The user set it.
+    pub(crate) fn is_fixed(&self) -> bool {
+        self.fixed
+    }
+
     /// Some budget is used enough to tell that the limits hold.
     pub(crate) fn mark_busy(&mut self) {
         self.busy = true;
@@ -113,12 +126,36 @@ const FIRST: Duration = Duration::from_millis(500);
 pub(crate) struct Brake {
     until: Duration,
     strikes: u32,
+    /// After two rests in a row one request goes ahead alone; whether one has.
+    scout: bool,
 }
 
 impl Brake {
     /// Until when nothing is admitted.
     pub(crate) fn until(&self) -> Duration {
         self.until
+    }
+
+    /// A single request may go ahead, and has gone.
+    pub(crate) fn waits_for_scout(&self) -> bool {
+        self.strikes > 1 && self.scout
+    }
+
+    /// A request was admitted. Returns whether it goes ahead alone.
+    pub(crate) fn admitted(&mut self) -> bool {
+        self.scout = self.strikes > 1;
+        self.scout
+    }
+
+    /// The request that went ahead came back without an answer.
+    pub(crate) fn scout_ended(&mut self) {
+        self.scout = false;
+    }
+
+    /// A replica complained that knows less than the others: a short rest, and nothing else.
+    pub(crate) fn stray(&mut self, now: Duration) {
+        self.until = self.until.max(now + SHORTEST);
+        self.scout = false;
     }
 
     /// A 429 came. `jitter_ppm` lengthens the rest by that share.
@@ -134,13 +171,59 @@ impl Brake {
             .max(grown.min(LONGEST));
         let jitter = rest / 1000 * (jitter_ppm / 1000);
         self.until = self.until.max(now + rest + jitter);
+        self.scout = false;
     }
 
-    /// An answer ended well.
-    pub(crate) fn passed(&mut self, now: Duration) {
-        if now >= self.until {
+    /// An answer came to a request that was admitted after the rest. Returns whether that changes something.
+    pub(crate) fn passed(&mut self, now: Duration) -> bool {
+        let changes = now >= self.until && self.strikes > 0;
+        if changes {
             self.strikes = 0;
+            self.scout = false;
         }
+        changes
+    }
+}
+
+/// Windows for which an unexplained 429 makes cautious.
+const CAUTIOUS_WINDOWS: u32 = 30;
+
+/// After 429s that our own account cannot explain: bursts inside the minute are bounded, and so is the ramp.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Caution {
+    until: Duration,
+    last: Option<Duration>,
+    level: u32,
+}
+
+impl Caution {
+    /// An unexplained 429 came. Those of one burst count once.
+    pub(crate) fn raise(&mut self, now: Duration, window: Duration) {
+        if self.last.is_some_and(|at| now < at + window / 6) {
+            return;
+        }
+        self.level = if self.until > now { self.level + 1 } else { 1 };
+        self.last = Some(now);
+        self.until = now + window * CAUTIOUS_WINDOWS;
+    }
+
+    pub(crate) fn restore(&mut self, until: Duration) {
+        self.until = until;
+        self.level = 1;
+    }
+
+    pub(crate) fn until(&self) -> Duration {
+        self.until
+    }
+
+    pub(crate) fn is_on(&self, now: Duration) -> bool {
+        self.until > now
+    }
+
+    /// Most of a limit that may be spent in a sixth of the window, percent: two fifths at first; one and a half times the
+    /// even share if that was not enough.
+    pub(crate) fn inner_percent(&self) -> u64 {
+        if self.level > 1 { 25 } else { 40 }
     }
 }
 
@@ -204,6 +287,39 @@ mod tests {
     }
 
     #[test]
+    fn after_two_rests_one_request_goes_ahead() {
+        let mut brake = Brake::default();
+        brake.refused(None, 0, secs(1));
+        assert!(!brake.admitted());
+        assert!(!brake.waits_for_scout());
+        brake.refused(None, 0, secs(2));
+        assert!(brake.admitted());
+        assert!(brake.waits_for_scout());
+        brake.scout_ended();
+        assert!(!brake.waits_for_scout());
+        assert!(brake.admitted());
+        assert!(brake.passed(secs(10)));
+        assert!(!brake.waits_for_scout());
+        assert!(!brake.passed(secs(11)));
+    }
+
+    #[test]
+    fn caution_grows_with_each_burst_and_ends() {
+        let minute = secs(60);
+        let mut caution = Caution::default();
+        assert!(!caution.is_on(secs(1)));
+        caution.raise(secs(100), minute);
+        caution.raise(secs(105), minute);
+        assert_eq!(caution.inner_percent(), 40);
+        caution.raise(secs(120), minute);
+        assert_eq!(caution.inner_percent(), 25);
+        assert!(caution.is_on(secs(120 + 29 * 60)));
+        assert!(!caution.is_on(secs(120 + 30 * 60)));
+        caution.raise(secs(3000), minute);
+        assert_eq!(caution.inner_percent(), 40);
+    }
+
+    #[test]
     fn the_rest_is_clamped_and_doubles() {
         let mut brake = Brake::default();
         brake.refused(Some(Duration::ZERO), 0, secs(10));
@@ -214,7 +330,7 @@ mod tests {
         assert_eq!(brake.until(), Duration::from_millis(12_500));
         brake.refused(Some(secs(600)), 0, secs(13));
         assert_eq!(brake.until(), secs(73));
-        brake.passed(secs(80));
+        assert!(brake.passed(secs(80)));
         brake.refused(None, 0, secs(81));
         assert_eq!(brake.until(), Duration::from_millis(81_500));
     }

@@ -22,22 +22,31 @@
 //! does.
 
 mod ask;
+mod charging;
 mod daily;
+mod explain;
+mod flight;
+mod foreign;
 mod gate;
 mod learn;
 mod limiter;
 mod margin;
 mod options;
+mod pace;
 mod pool;
+mod queue;
 mod requests;
 mod reserve;
+mod room;
+mod rules;
 mod saved;
 mod snapshot;
+mod tally;
 mod window;
 
-pub use ask::{Ask, Budget, Refusal, RefusalKind, Ticket};
+pub use ask::{Ask, Budget, Class, Refusal, RefusalKind, Ticket};
 pub use gate::{Departure, Gate, Permit};
 pub use limiter::{Decision, Ending, Id, Limiter, Moment};
 pub use options::{HeaderUnit, Options, Ratio};
 pub use saved::Saved;
-pub use snapshot::{DayView, PoolView, QueueView, RequestsView, Snapshot, Wait};
+pub use snapshot::{Bound, DayView, Ladder, PoolView, QueueView, RequestsView, Snapshot, Wait};

@@ -38,6 +38,8 @@ pub struct Options {
     pub capacity: usize,
     /// Unit of the upstream's limit headers.
     pub header_unit: HeaderUnit,
+    /// Serve a queue that is longer than the room evenly rather than in bursts.
+    pub pace: bool,
     /// Budgets that the upstream may charge when an answer ends rather than when its tokens flow; they are counted both
     /// ways, and a request waits until both counts have room. Live headers of Fireworks (August 2026) suggest it for
     /// uncached and generated tokens; the documents are silent.
@@ -63,6 +65,7 @@ impl Default for Options {
             zone: Tz::UTC,
             capacity: 1000,
             header_unit: HeaderUnit::Auto,
+            pace: true,
             charged_at_end: Dimensions {
                 prompt: false,
                 uncached: true,

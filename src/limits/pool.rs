@@ -1,80 +1,161 @@
-//! One pool: its three logs, what is held, its queue, and what it has learned.
+//! One pool: its logs, what is held, its queue, and what it has learned.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use crate::limits::ask::Budget;
+use crate::limits::ask::{Budget, Class};
+use crate::limits::charging::Charging;
+use crate::limits::foreign::Foreign;
 use crate::limits::learn::Learned;
-use crate::limits::margin::{BUSY_PERCENT, Brake, Margin};
+use crate::limits::margin::{BUSY_PERCENT, Brake, Caution, Margin};
 use crate::limits::options::Options;
+use crate::limits::pace::Pace;
+use crate::limits::queue::{LATE_BONUS, Queue, Spot, WHOLE, Waiting};
 use crate::limits::requests::Requests;
-use crate::limits::reserve::Outputs;
-use crate::limits::saved::SavedPool;
-use crate::limits::snapshot::{PoolView, Wait};
-use crate::limits::window::{Log, Outlook};
-use crate::usage::Dimensions;
+use crate::limits::reserve::{Bounds, Outputs, Rest};
+use crate::limits::room::{Room, Scan};
+use crate::limits::rules::{self, Rules};
+use crate::limits::tally::{Use, Waits};
+use crate::limits::window::{Log, Seq};
+use crate::usage::Observation;
 
 /// The budgets of the three logs, in their order.
 pub(crate) const TOKEN_BUDGETS: [Budget; 3] = [Budget::Prompt, Budget::Uncached, Budget::Generated];
 
-/// Place in the queue: order of first arrival, then number of the request.
-pub(crate) type Place = (u64, u64);
-
-/// A request in the queue.
-#[derive(Clone, Debug)]
-pub(crate) struct Waiting {
-    pub(crate) terminal: Arc<str>,
-    pub(crate) need: [u64; 3],
-    pub(crate) max_tokens: Option<u64>,
-    pub(crate) arrived: Duration,
-    pub(crate) deadline: Duration,
-}
-
 /// Stands for a budget that nobody named; far above any real one, far below overflow when multiplied.
 pub(crate) const UNLIMITED: u64 = 1 << 50;
+
+/// A queue is paced when it would take longer than this part of a window.
+const PACED_FROM: u64 = 4;
+/// Streams are taken to be this much faster than those seen, percent: what comes sooner needs room sooner.
+const SPEED_PERCENT: u64 = 110;
+/// Part of the limit by which outputs may be foreseen to overdraw the window. Only admissions are refused for what is in
+/// it, so an overdraft makes others wait and costs nothing; after a 429 that nothing explains none is accepted.
+const OVERDRAFT: u64 = 5;
+/// Retries that admissions earn, in thousandths: one in ten, ten at once.
+const EARNED: u32 = 100;
+const MOST_EARNED: u32 = 10_000;
+
+/// Whether somebody may be able to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Quiet {
+    /// It must be looked at.
+    Unknown,
+    /// Nobody before this instant, unless something happens.
+    Until(Duration),
+    /// Nobody, unless something happens.
+    Always,
+}
+
+/// What may be taken, now.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Caps {
+    /// By tokens that flow.
+    pub(crate) flow: [u64; 3],
+    /// By answers that ended. Their costs are no estimates, so the share kept free is a quarter.
+    pub(crate) end: [u64; 3],
+    /// Inside a sixth of the window, after 429s that nothing explains.
+    pub(crate) inner: Option<[u64; 3]>,
+}
 
 /// Account and model.
 #[derive(Clone, Debug)]
 pub(crate) struct Pool {
+    pub(crate) span: Duration,
+    pub(crate) inner_span: Duration,
+    pub(crate) at_end: [bool; 3],
+    pub(crate) caps: Caps,
     pub(crate) logs: [Log; 3],
     /// The same tokens counted when answers end; empty for budgets that no upstream charges so.
     pub(crate) ended: [Log; 3],
-    pub(crate) held: [u64; 3],
+    /// What flowed more than a window ago for answers that still run.
+    pub(crate) overdue: [u64; 3],
+    /// Prompt tokens of requests that were admitted and not yet sent.
+    pub(crate) held: [u64; 2],
+    /// Expected rests of the answers in flight, the shortest first; their sum, and that of their variances.
+    rests: Vec<u64>,
+    rest: (u64, u128),
+    /// A long queue is served evenly.
+    evenly: bool,
+    /// The reserve is the user's: it is held in full, whatever streams were seen to do.
+    fixed: bool,
+    /// Tokens per thousand seconds of one stream, on average.
+    speed: u64,
     /// Estimates of what is in flight, whether held or logged.
     pub(crate) flying: [u64; 3],
     pub(crate) in_flight: usize,
-    queue: BTreeMap<Place, Waiting>,
-    /// Sum of the needs in the queue.
-    demand: [u64; 3],
+    /// When sent requests will be overdue, and their numbers.
+    pub(crate) aging: VecDeque<(Duration, u64)>,
+    pub(crate) queue: Queue,
+    pub(crate) pace: Pace,
     /// The upstream is known for token budgets, so the start limits hold until it tells others.
     pub(crate) budgeted: bool,
     pub(crate) learned: Learned,
+    charging: [Charging; 3],
+    foreign: [Foreign; 3],
+    /// Tokens of each budget that others on the account use.
+    pub(crate) others: [u64; 3],
     pub(crate) margin: Margin,
     pub(crate) brake: Brake,
+    pub(crate) caution: Caution,
     pub(crate) outputs: Outputs,
+    pub(crate) used: Use,
+    pub(crate) waits: Waits,
+    /// What the head was found to wait for.
+    pub(crate) bound: Option<Budget>,
+    /// The head and since when it is one.
+    head: Option<((u64, u64), Duration)>,
+    /// Until when nobody can go.
+    pub(crate) quiet: Quiet,
+    retries: u32,
     pub(crate) last_traffic: DateTime<Utc>,
 }
 
 impl Pool {
     pub(crate) fn new(options: &Options, now: Duration, wall: DateTime<Utc>) -> Self {
         Self {
+            span: options.span(),
+            inner_span: options.span() / 6,
+            at_end: options.charged_at_end.into_array(),
+            caps: Caps::default(),
             logs: Default::default(),
             ended: Default::default(),
-            held: [0; 3],
+            overdue: [0; 3],
+            held: [0; 2],
+            rests: Vec::new(),
+            rest: (0, 0),
+            evenly: options.pace,
+            fixed: options.output_reserve.is_some(),
+            speed: 0,
             flying: [0; 3],
             in_flight: 0,
-            queue: BTreeMap::new(),
-            demand: [0; 3],
+            aging: VecDeque::new(),
+            queue: Queue::default(),
+            pace: Pace::default(),
             budgeted: true,
             learned: Learned::default(),
+            charging: Default::default(),
+            foreign: Default::default(),
+            others: [0; 3],
             margin: Margin::new(options.ratio, options.window, now),
             brake: Brake::default(),
+            caution: Caution::default(),
             outputs: Outputs::default(),
+            used: Use::default(),
+            waits: Waits::default(),
+            bound: None,
+            head: None,
+            quiet: Quiet::Unknown,
+            retries: MOST_EARNED,
             last_traffic: wall,
         }
+    }
+
+    /// What is documented for pools like this one.
+    pub(crate) fn rules(&self) -> Option<&'static Rules> {
+        rules::budgeted().filter(|_| self.budgeted)
     }
 
     /// What holds where nothing is learned.
@@ -100,301 +181,361 @@ impl Pool {
         })
     }
 
-    /// Limits times ratio.
-    pub(crate) fn caps(&self, options: &Options) -> [u64; 3] {
-        self.limits(options).map(|limit| self.margin.of(limit))
-    }
-
-    /// Forgets what is old. Call before reading sums.
+    /// Forgets what is old, and finds what may be taken now. Call before reading sums.
     pub(crate) fn advance(&mut self, options: &Options, now: Duration) {
-        let span = options.span();
         for log in self.logs.iter_mut().chain(&mut self.ended) {
-            log.expire(now, span);
+            log.expire(now, self.span);
+        }
+        for log in &mut self.logs {
+            log.expire_inner(now, self.inner_span);
         }
         self.margin.roll(now);
+        if self.used.roll(now, options.window) {
+            self.weigh_others(options, now);
+        }
+        self.refresh(options, now);
+        let (caps, rescue) = (self.caps.flow, self.rescue());
+        if self
+            .queue
+            .advance(now, |waiting| price(waiting, &caps, now, rescue))
+        {
+            self.quiet = Quiet::Unknown;
+        }
     }
 
-    /// The upstream forgets its adaptive limits after 72 idle hours (Fireworks docs), so what was learned is void.
+    fn refresh(&mut self, options: &Options, now: Duration) {
+        let limits = self.limits(options);
+        let cautious = self.caution.is_on(now);
+        let ramp = self.used.ramp();
+        let bound = |d: usize, cap: u64| {
+            let own = cap.saturating_sub(self.others[d]).max(1);
+            if cautious {
+                own.min(ramp[d].max(own / 4))
+            } else {
+                own
+            }
+        };
+        let flow = std::array::from_fn(|d| bound(d, self.margin.of(limits[d])));
+        let end = std::array::from_fn(|d| bound(d, self.margin.of_truth(limits[d])));
+        let percent = self.caution.inner_percent();
+        let inner = cautious.then(|| flow.map(|cap: u64| (cap / 100 * percent).max(1)));
+        self.caps = Caps { flow, end, inner };
+    }
+
+    /// Time before a prompt cache is lost in which its request is rescued.
+    pub(crate) fn rescue(&self) -> Duration {
+        self.span / 2
+    }
+
+    /// The upstream forgets its adaptive limits when idle, so what was learned is void.
     pub(crate) fn touch(&mut self, options: &Options, now: Duration, wall: DateTime<Utc>) {
-        if wall - self.last_traffic > TimeDelta::hours(72) {
+        let reset = rules::budgeted().map_or(Duration::from_hours(72), Rules::reset);
+        let idle = (wall - self.last_traffic).to_std().unwrap_or_default();
+        if idle > reset {
             self.learned = Learned::default();
             self.margin = Margin::new(options.ratio, options.window, now);
+            self.caution = Caution::default();
+            self.charging = Default::default();
+            self.refresh(options, now);
         }
         self.last_traffic = self.last_traffic.max(wall);
     }
 
+    /// Tokens held for requests in flight.
+    pub(crate) fn held(&self, d: usize) -> u64 {
+        match d {
+            2 => {
+                let (mean, variance) = self.rest;
+                let sigma = u64::try_from(variance.isqrt()).unwrap_or(u64::MAX >> 16);
+                mean + sigma
+            }
+            _ => self.held[d],
+        }
+    }
+
     pub(crate) fn taken(&self, d: usize) -> u64 {
-        self.logs[d].sum() + self.held[d]
+        self.logs[d].sum() + self.held(d)
+    }
+
+    /// What ended binds in this budget.
+    pub(crate) fn binds_at_end(&self, d: usize) -> bool {
+        self.at_end[d] && !self.charging[d].flows()
+    }
+
+    /// Of the counts of a budget that bind the fuller one.
+    pub(crate) fn fuller(&self, d: usize) -> u64 {
+        let ended = self.ended[d].sum() + self.overdue[d];
+        self.taken(d)
+            .max(if self.binds_at_end(d) { ended } else { 0 })
+    }
+
+    /// What is taken of each budget, given that outputs take their time and find the room that is free by then.
+    pub(crate) fn flowing(&self, now: Duration) -> [u64; 3] {
+        let full = self.taken(2);
+        let speed = self.speed * SPEED_PERCENT / 100;
+        let generated = if self.fixed || speed == 0 || full <= self.caps.flow[2] / 2 {
+            full
+        } else {
+            let (held, mean) = (self.held(2), self.rest.0.max(1));
+            // What came in the last second is not counted yet: chunks and reports of them take their time.
+            let streams = self.in_flight as u64;
+            let unseen = (speed * streams / 1000).min(held);
+            let (mut ended, mut done) = (0, 0);
+            // Each stream brings its rest at the common speed; the deviation comes along in proportion.
+            let flow = |millis: u64| {
+                let each = speed * millis / 1_000_000;
+                while let Some(&rest) = self.rests.get(ended)
+                    && rest <= each
+                {
+                    done += rest;
+                    ended += 1;
+                }
+                (done + (self.rests.len() - ended) as u64 * each) * held / mean
+            };
+            let peak = self.logs[2].peak(held, flow, now, self.span);
+            let credit = if self.caution.is_on(now) {
+                0
+            } else {
+                self.caps.flow[2] / OVERDRAFT
+            };
+            self.logs[2].sum() + peak.saturating_sub(credit).max(unseen)
+        };
+        [self.taken(0), self.taken(1), generated]
+    }
+
+    /// The queue is longer than the room of a part of a window.
+    pub(crate) fn is_paced(&self) -> bool {
+        if !self.evenly {
+            return false;
+        }
+        let expected = self.queue.expected();
+        (0..2).any(|d| expected[d].saturating_mul(PACED_FROM) > self.caps.flow[d])
+    }
+
+    /// Who goes now; remembers until when nobody can.
+    pub(crate) fn next(
+        &mut self,
+        options: &Options,
+        requests: &Requests,
+        now: Duration,
+    ) -> Option<Spot> {
+        match self.quiet {
+            Quiet::Always => return None,
+            Quiet::Until(at) if at > now => return None,
+            Quiet::Until(_) | Quiet::Unknown => {}
+        }
+        let rest = self.brake.until();
+        let scan = if self.queue.is_empty() {
+            Scan::default()
+        } else if rest > now || self.brake.waits_for_scout() {
+            Scan {
+                pick: None,
+                wake: (rest > now).then_some(rest),
+                bound: Some(Budget::Pause),
+            }
+        } else {
+            let closed = self.head_since(now) + options.window / 2 <= now;
+            Room::new(self, now).scan(closed, requests)
+        };
+        self.bound = scan.bound;
+        self.quiet = match (scan.pick, scan.wake) {
+            (Some(_), _) => Quiet::Unknown,
+            (None, Some(at)) => Quiet::Until(at),
+            (None, None) => Quiet::Always,
+        };
+        scan.pick
+    }
+
+    /// Since when the head is the head.
+    fn head_since(&mut self, now: Duration) -> Duration {
+        let first = self.queue.first();
+        match (self.head, first) {
+            (Some((place, since)), Some(first)) if place == first => since,
+            _ => {
+                self.head = first.map(|place| (place, now));
+                now
+            }
+        }
+    }
+
+    pub(crate) fn spend(&mut self, d: usize, tokens: u64, now: Duration) -> Seq {
+        self.used.spend(d, tokens);
+        self.logs[d].push(now, tokens)
+    }
+
+    /// An answer's expected rest is another one now.
+    pub(crate) fn expect(&mut self, before: Option<Rest>, after: Option<Rest>) {
+        if let Some(rest) = before {
+            self.rest.0 -= rest.mean;
+            self.rest.1 -= u128::from(rest.variance);
+            if let Ok(index) = self.rests.binary_search(&rest.mean) {
+                self.rests.remove(index);
+            }
+        }
+        if let Some(rest) = after {
+            self.rest.0 += rest.mean;
+            self.rest.1 += u128::from(rest.variance);
+            let index = self.rests.partition_point(|&one| one <= rest.mean);
+            self.rests.insert(index, rest.mean);
+        }
+    }
+
+    pub(crate) fn bounds(&self, fixed: Option<u64>, max_tokens: Option<u64>) -> Bounds {
+        Bounds {
+            fixed,
+            max_tokens,
+            cap: self.caps.flow[2],
+        }
+    }
+
+    /// An answer streamed at this speed.
+    pub(crate) fn clock(&mut self, speed: u64) {
+        self.speed = if self.speed == 0 {
+            speed
+        } else {
+            (self.speed * 7 + speed) / 8
+        };
+    }
+
+    /// A request was admitted: it earns a part of a retry.
+    pub(crate) fn earn(&mut self) {
+        self.retries = (self.retries + EARNED).min(MOST_EARNED);
+    }
+
+    /// Takes a retry out of the budget, if there is one.
+    pub(crate) fn retry(&mut self) -> bool {
+        let left = self.retries.checked_sub(1000);
+        self.retries = left.unwrap_or(self.retries);
+        left.is_some()
+    }
+
+    /// Learns from the headers of an answer.
+    pub(crate) fn observe(&mut self, seen: &Observation, options: &Options, now: Duration) {
+        let spent = std::array::from_fn(|d| self.logs[d].sum());
+        self.learned
+            .observe(seen, options.header_unit, spent, options.window, now);
+        let limits = seen.limits.into_array();
+        let left = seen.remaining.into_array();
+        for d in 0..3 {
+            if let (Some(limit), Some(left)) = (limits[d], left[d]) {
+                let (limit, left) = (
+                    self.learned.per_window(limit),
+                    self.learned.per_window(left),
+                );
+                let own = self.fuller(d);
+                self.foreign[d].observe(limit, left, own, now);
+                let counted = limit.saturating_sub(left);
+                self.charging[d].observe(limit, counted, self.logs[d].sum(), self.ended[d].sum());
+            }
+        }
+        if seen.over_limit {
+            self.margin.over_limit(now);
+        }
+        self.weigh_others(options, now);
+        self.refresh(options, now);
+    }
+
+    fn weigh_others(&mut self, options: &Options, now: Duration) {
+        let limits = self.limits(options);
+        self.others =
+            std::array::from_fn(|d| self.foreign[d].tokens(limits[d], options.window, now));
+    }
+
+    /// The upstream answered 429.
+    pub(crate) fn throttled(
+        &mut self,
+        retry_after: Option<Duration>,
+        jitter_ppm: u32,
+        options: &Options,
+        now: Duration,
+    ) {
+        if self.learned.stray() && retry_after.is_none() {
+            self.brake.stray(now);
+            return;
+        }
+        let unexplained = !self.is_overdrawn();
+        self.margin.refused(unexplained, now);
+        self.brake.refused(retry_after, jitter_ppm, now);
+        if unexplained && !self.margin.is_fixed() {
+            self.caution.raise(now, options.window);
+            self.charging = Default::default();
+        }
+        self.refresh(options, now);
     }
 
     /// Some budget is used enough for a clean window to mean something.
-    pub(crate) fn is_busy(&self, caps: &[u64; 3]) -> bool {
-        (0..3).any(|d| self.taken(d) * 100 >= caps[d] * BUSY_PERCENT)
+    pub(crate) fn is_busy(&self) -> bool {
+        (0..3).any(|d| self.taken(d) * 100 >= self.caps.flow[d] * BUSY_PERCENT)
     }
 
     /// Some budget is used beyond its cap: a 429 is no surprise.
-    pub(crate) fn is_overdrawn(&self, caps: &[u64; 3]) -> bool {
-        (0..3).any(|d| self.taken(d).max(self.ended[d].sum()) > caps[d])
+    fn is_overdrawn(&self) -> bool {
+        (0..3).any(|d| {
+            self.logs[d].sum() > self.caps.flow[d]
+                || (self.binds_at_end(d)
+                    && self.ended[d].sum() + self.overdue[d] > self.caps.end[d])
+        })
     }
 
     /// Nothing is queued, in flight, or counted.
     pub(crate) fn is_idle(&self) -> bool {
-        self.queue.is_empty()
+        self.queue.is_idle()
             && self.in_flight == 0
             && (0..3).all(|d| self.taken(d) + self.ended[d].sum() == 0)
     }
-
-    /// All budgets have room for this need. One above a limit runs when that budget is empty.
-    pub(crate) fn fits(&self, need: &[u64; 3], caps: &[u64; 3]) -> bool {
-        (0..3).all(|d| {
-            let taken = self.taken(d).max(self.ended[d].sum());
-            need[d] == 0 || taken + need[d] <= caps[d] || (need[d] > caps[d] && taken == 0)
-        })
-    }
-
-    /// When the head fits if no hold in flight changes; `None` if only a change can make it fit.
-    pub(crate) fn head_fits_at(
-        &self,
-        caps: &[u64; 3],
-        span: Duration,
-        now: Duration,
-    ) -> Option<Duration> {
-        let (_, head) = self.head()?;
-        let mut at = now.max(self.brake.until());
-        for (d, &cap) in caps.iter().enumerate() {
-            let need = head.need[d].min(cap);
-            let counts = [
-                (&self.logs[d], self.taken(d)),
-                (&self.ended[d], self.ended[d].sum()),
-            ];
-            for (log, taken) in counts {
-                let missing = (taken + need).saturating_sub(cap);
-                if need > 0 && missing > 0 {
-                    at = at.max(log.free_at(missing, span)?);
-                }
-            }
-        }
-        Some(at)
-    }
-
-    pub(crate) fn head(&self) -> Option<(Place, &Waiting)> {
-        self.queue
-            .first_key_value()
-            .map(|(place, waiting)| (*place, waiting))
-    }
-
-    pub(crate) fn queue(&self) -> &BTreeMap<Place, Waiting> {
-        &self.queue
-    }
-
-    pub(crate) fn enqueue(&mut self, place: Place, waiting: Waiting) {
-        for d in 0..3 {
-            self.demand[d] += waiting.need[d];
-        }
-        self.queue.insert(place, waiting);
-    }
-
-    pub(crate) fn dequeue(&mut self, place: Place) -> Option<Waiting> {
-        let waiting = self.queue.remove(&place)?;
-        for d in 0..3 {
-            self.demand[d] -= waiting.need[d];
-        }
-        Some(waiting)
-    }
-
-    /// Why one request waits. For the last in the queue the sum of all needs is at hand.
-    pub(crate) fn wait_of(
-        &self,
-        place: Place,
-        options: &Options,
-        requests: &Requests,
-        now: Duration,
-    ) -> Option<Wait> {
-        let waiting = self.queue.get(&place)?;
-        let last = self
-            .queue
-            .last_key_value()
-            .is_some_and(|(p, _)| *p == place);
-        let (ahead, demand) = if last {
-            (self.queue.len() - 1, self.demand)
-        } else {
-            let mut sum = waiting.need;
-            let mut ahead = 0;
-            for one in self.queue.range(..place).map(|(_, one)| one) {
-                (0..3).for_each(|d| sum[d] += one.need[d]);
-                ahead += 1;
-            }
-            (ahead, sum)
-        };
-        let mut outlook = self.outlook(options, now);
-        Some(self.explain(waiting, ahead, demand, &mut outlook, requests, now))
-    }
-
-    /// Why each request waits, in order.
-    pub(crate) fn waits<'a>(
-        &'a self,
-        options: &'a Options,
-        requests: &'a Requests,
-        now: Duration,
-    ) -> impl Iterator<Item = (Place, &'a Waiting, Wait)> + use<'a> {
-        let mut outlook = self.outlook(options, now);
-        let mut demand = [0; 3];
-        self.queue
-            .iter()
-            .enumerate()
-            .map(move |(ahead, (place, waiting))| {
-                (0..3).for_each(|d| demand[d] += waiting.need[d]);
-                let wait = self.explain(waiting, ahead, demand, &mut outlook, requests, now);
-                (*place, waiting, wait)
-            })
-    }
-
-    /// Both counts of each budget. Prompts in flight, which tend to come in bursts, will count at their end; outputs end
-    /// as steadily as older ones leave the window (with them, estimates were 60 % too high in simulation).
-    fn outlook(&self, options: &Options, now: Duration) -> [[Outlook<'_>; 2]; 3] {
-        let caps = self.caps(options);
-        let span = options.span();
-        let at_end = options.charged_at_end.into_array();
-        std::array::from_fn(|d| {
-            let flying = if at_end[d] && d < 2 {
-                self.flying[d]
-            } else {
-                0
-            };
-            [
-                Outlook::new(&self.logs[d], self.held[d], caps[d], now, span),
-                Outlook::new(&self.ended[d], flying, caps[d], now, span),
-            ]
-        })
-    }
-
-    fn explain(
-        &self,
-        waiting: &Waiting,
-        ahead: usize,
-        demand: [u64; 3],
-        outlook: &mut [[Outlook<'_>; 2]; 3],
-        requests: &Requests,
-        now: Duration,
-    ) -> Wait {
-        let turns = u32::try_from(ahead).unwrap_or(u32::MAX);
-        let mut at = requests.ready_at().max(now) + requests.interval().saturating_mul(turns);
-        let mut budget = Budget::Requests;
-        let mut missing = ahead as u64 + 1;
-        for (d, counts) in outlook.iter_mut().enumerate() {
-            for ahead_of in counts.iter_mut().filter(|_| waiting.need[d] > 0) {
-                let when = ahead_of.at(demand[d]);
-                let lacks = ahead_of.missing(demand[d]);
-                if when > at || (when == at && budget == Budget::Requests && lacks > 0) {
-                    (at, budget, missing) = (when, TOKEN_BUDGETS[d], lacks);
-                }
-            }
-        }
-        if self.brake.until() > at {
-            (at, budget, missing) = (self.brake.until(), Budget::Pause, 0);
-        }
-        Wait {
-            place: ahead + 1,
-            budget,
-            missing,
-            eta_ms: millis(at.saturating_sub(now)),
-            waited_ms: millis(now.saturating_sub(waiting.arrived)),
-        }
-    }
-
-    pub(crate) fn view(&self, name: &str, options: &Options, now: Duration) -> PoolView {
-        let caps = self.caps(options);
-        // Of the two counts of a budget the fuller one is shown.
-        let taken: [u64; 3] = std::array::from_fn(|d| self.taken(d).max(self.ended[d].sum()));
-        let percents: [u64; 3] = std::array::from_fn(|d| taken[d] * 100 / caps[d]);
-        // The first of the tightest.
-        let binding = (1..3).fold(0, |best, d| {
-            if percents[d] > percents[best] {
-                d
-            } else {
-                best
-            }
-        });
-        PoolView {
-            name: name.to_owned(),
-            limits: Dimensions::from_array(self.limits(options)),
-            learned: Dimensions::from_array(self.learned.limits().map(|l| l.is_some())),
-            ratio_ppm: self.margin.ppm(),
-            effective: Dimensions::from_array(caps),
-            used: Dimensions::from_array(std::array::from_fn(|d| taken[d] - self.held[d])),
-            held: Dimensions::from_array(self.held),
-            binding: TOKEN_BUDGETS[binding],
-            percent: percents[binding],
-            in_flight: self.in_flight,
-            waiting: self.queue.len(),
-            paused_ms: millis(self.brake.until().saturating_sub(now)),
-        }
-    }
-
-    pub(crate) fn saved(
-        &self,
-        name: &str,
-        options: &Options,
-        now: Duration,
-        wall: DateTime<Utc>,
-    ) -> SavedPool {
-        let stamp = |at: Duration| wall.timestamp_millis() - signed_millis(now.saturating_sub(at));
-        let save = |log: &Log, pending: u64| -> Vec<(i64, u64)> {
-            log.entries()
-                .chain([(now, pending)])
-                .filter(|&(_, amount)| amount > 0)
-                .map(|(at, amount)| (stamp(at), amount))
-                .collect()
-        };
-        let at_end = options.charged_at_end.into_array();
-        let logs = std::array::from_fn(|d| save(&self.logs[d], self.held[d]));
-        let ended = std::array::from_fn(|d| {
-            save(&self.ended[d], if at_end[d] { self.flying[d] } else { 0 })
-        });
-        SavedPool {
-            name: name.to_owned(),
-            learned: Dimensions::from_array(self.learned.limits()),
-            ratio_ppm: self.margin.ppm(),
-            last_traffic: self.last_traffic,
-            outputs: self.outputs.samples().collect(),
-            logs: Dimensions::from_array(logs),
-            ended: Dimensions::from_array(ended),
-        }
-    }
-
-    /// Takes over what an earlier process saved and what still counts.
-    pub(crate) fn restore(
-        &mut self,
-        saved: SavedPool,
-        span: Duration,
-        now: Duration,
-        wall: DateTime<Utc>,
-    ) {
-        self.last_traffic = saved.last_traffic.min(wall);
-        self.learned.restore(saved.learned.into_array());
-        self.margin.restore(saved.ratio_ppm);
-        for output in saved.outputs {
-            self.outputs.learn(output);
-        }
-        let logs = self.logs.iter_mut().zip(saved.logs.into_array());
-        let ended = self.ended.iter_mut().zip(saved.ended.into_array());
-        for (log, entries) in logs.chain(ended) {
-            for (stamp, amount) in entries {
-                // A stamp of the future, after the wall clock was set back, counts as spent now.
-                let age = u64::try_from(wall.timestamp_millis() - stamp).unwrap_or(0);
-                let age = Duration::from_millis(age);
-                if age < span {
-                    log.push(now.saturating_sub(age), amount);
-                }
-            }
-        }
-    }
 }
 
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
+/// The service that a cost means, in shares of the budget that it strains most.
+pub(crate) fn service(cost: &[u64; 3], caps: &[u64; 3], class: Class, weight: u32) -> i64 {
+    let share = |d: usize| {
+        // Far above any real need; a bound against overflow.
+        let whole = cost[d].min(1 << 33) * WHOLE.unsigned_abs();
+        whole / caps[d].max(1)
+    };
+    let share = share(0).max(share(1)).max(share(2)).min(1 << 60);
+    // A person is waiting.
+    let share = if class == Class::Interactive {
+        share / 2
+    } else {
+        share
+    };
+    i64::try_from(share / u64::from(weight.max(1)))
+        .unwrap_or(i64::MAX)
+        .max(1)
 }
 
-fn signed_millis(duration: Duration) -> i64 {
-    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+/// Finds what a waiting request costs now, and how far before its turn it may go.
+pub(crate) fn price(waiting: &mut Waiting, caps: &[u64; 3], now: Duration, rescue: Duration) {
+    let lost = waiting.expires.is_some_and(|at| at <= now);
+    if lost {
+        let cached = std::mem::take(&mut waiting.cached);
+        for cost in [&mut waiting.need, &mut waiting.expected] {
+            cost[1] = cost[1].saturating_add(cached).min(cost[0]);
+        }
+    }
+    let of = |cost: &[u64; 3]| service(cost, caps, waiting.class, waiting.weight);
+    waiting.cost = of(&waiting.expected);
+    let mut cold = waiting.expected;
+    cold[1] = cold[1].saturating_add(waiting.cached).min(cold[0]);
+    let saved = of(&cold) - waiting.cost;
+    let urgent = waiting.expires.is_some_and(|at| at <= now + rescue);
+    waiting.bonus = if waiting.is_late(now, rescue) {
+        LATE_BONUS
+    } else if urgent {
+        saved.saturating_mul(2)
+    } else {
+        saved
+    };
+}
+
+/// Age of something saved; a stamp of the future, after the wall clock was set back, is of now.
+pub(crate) fn age(wall: DateTime<Utc>, stamp: i64) -> Duration {
+    Duration::from_millis(u64::try_from(wall.timestamp_millis() - stamp).unwrap_or(0))
+}
+
+/// A wall stamp of an instant.
+pub(crate) fn stamp(at: Duration, now: Duration, wall: DateTime<Utc>) -> i64 {
+    let ago = TimeDelta::from_std(now.saturating_sub(at)).unwrap_or(TimeDelta::MAX);
+    let ahead = TimeDelta::from_std(at.saturating_sub(now)).unwrap_or(TimeDelta::MAX);
+    wall.timestamp_millis() - ago.num_milliseconds() + ahead.num_milliseconds()
 }

@@ -40,6 +40,11 @@ impl Requests {
         self.arrival.saturating_sub(self.tolerance)
     }
 
+    /// The same after one more started now.
+    pub(crate) fn ready_after_one(&self, now: Duration) -> Duration {
+        (self.arrival.max(now) + self.interval).saturating_sub(self.tolerance)
+    }
+
     /// Takes one if it may start now.
     pub(crate) fn take(&mut self, now: Duration) -> bool {
         if self.ready_at() > now {

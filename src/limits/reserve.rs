@@ -1,30 +1,141 @@
-//! How many output tokens to hold for a request: learned from the outputs that its pool has seen.
+//! How many output tokens to hold for a request: learned from the outputs that its pool has seen, per class.
 //!
 //! The client's `max_tokens` is never the reserve: Kimi Code sends up to 128,000, more than a new account may generate
-//! in three minutes. It only bounds it. While an answer streams, the hold shrinks by what has come.
+//! in three minutes. It only bounds it. A request needs a high quantile of the outputs to be admitted; from then on it
+//! holds the expected rest, given what has streamed, and all in flight together hold one standard deviation more: long
+//! answers and short ones outweigh each other.
 
 use std::collections::VecDeque;
 
-/// Outputs remembered.
+use crate::limits::ask::Class;
+
+/// Outputs remembered for each class, and for all.
 const KEPT: usize = 400;
 /// Fewer outputs than this teach nothing.
 const ENOUGH: usize = 20;
+/// Fewer outputs longer than what streamed tell nothing of the rest.
+const ENOUGH_LONGER: usize = 5;
 /// Reserve until enough is known.
 const UNKNOWN: u64 = 1024;
+/// Part of the outputs that a reserve covers at admission, percent. The tail is long: three quarters cover the mean, and
+/// what is longer shows itself while it streams.
+const QUANTILE: usize = 75;
 /// Least reserve.
 const LEAST: u64 = 256;
-/// Least rest to hold while an answer streams.
+/// Least rest to hold while an answer streams, if nothing better is known.
 const LEAST_REST: u64 = 200;
+
+/// What an answer in flight is expected to bring still.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Rest {
+    pub(crate) mean: u64,
+    pub(crate) variance: u64,
+}
+
+/// What bounds a reserve.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    /// Set by the user.
+    pub(crate) fixed: Option<u64>,
+    /// The client's own bound.
+    pub(crate) max_tokens: Option<u64>,
+    /// The effective limit.
+    pub(crate) cap: u64,
+}
 
 /// The last outputs of a pool.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Outputs {
-    recent: VecDeque<u64>,
-    sorted: Vec<u64>,
+    classes: [Samples; 3],
+    all: Samples,
 }
 
 impl Outputs {
-    pub(crate) fn learn(&mut self, generated: u64) {
+    pub(crate) fn learn(&mut self, class: Class, generated: u64) {
+        self.classes[class as usize].learn(generated);
+        self.all.learn(generated);
+    }
+
+    /// The samples of each class, oldest first.
+    pub(crate) fn saved(&self) -> [Vec<u64>; 3] {
+        self.classes
+            .each_ref()
+            .map(|samples| samples.recent.iter().copied().collect())
+    }
+
+    pub(crate) fn restore(&mut self, saved: [Vec<u64>; 3]) {
+        for (class, outputs) in [Class::Interactive, Class::Loop, Class::Background]
+            .into_iter()
+            .zip(saved)
+        {
+            for output in outputs {
+                self.learn(class, output);
+            }
+        }
+    }
+
+    /// Tokens that must be free to admit a request.
+    pub(crate) fn need(&self, class: Class, bounds: Bounds) -> u64 {
+        let most = bounds.max_tokens.unwrap_or(u64::MAX);
+        if let Some(fixed) = bounds.fixed {
+            return fixed.min(most);
+        }
+        let expected = self
+            .of(class)
+            .map_or(UNKNOWN, |samples| samples.quantile(QUANTILE).max(LEAST));
+        expected.min(most).min(bounds.cap / 4)
+    }
+
+    /// What an answer of which `streamed` tokens came still brings. `need` was reserved for it at first.
+    pub(crate) fn rest(&self, class: Class, need: u64, streamed: u64, bounds: Bounds) -> Rest {
+        let most = bounds
+            .max_tokens
+            .map_or(u64::MAX, |most| most.saturating_sub(streamed));
+        if bounds.fixed.is_some() {
+            let mean = need.saturating_sub(streamed).min(most);
+            return Rest { mean, variance: 0 };
+        }
+        let known = self.of(class).and_then(|samples| samples.beyond(streamed));
+        let rest = known.unwrap_or_else(|| Rest {
+            mean: guess(need, streamed),
+            variance: 0,
+        });
+        let mean = rest.mean.min(most).min(bounds.cap / 4);
+        Rest {
+            mean,
+            variance: if mean < rest.mean { 0 } else { rest.variance },
+        }
+    }
+
+    fn of(&self, class: Class) -> Option<&Samples> {
+        [&self.classes[class as usize], &self.all]
+            .into_iter()
+            .find(|samples| samples.sorted.len() >= ENOUGH)
+    }
+}
+
+/// Nothing is known: the rest of the reserve; an answer longer than that is one of the long tail and is expected to
+/// grow by half again.
+fn guess(need: u64, streamed: u64) -> u64 {
+    let left = need.saturating_sub(streamed);
+    let expected = if left > 0 { left } else { streamed / 2 };
+    if streamed == 0 {
+        left
+    } else {
+        expected.max(LEAST_REST)
+    }
+}
+
+#[derive(Clone, Debug, Default)]
+struct Samples {
+    recent: VecDeque<u64>,
+    sorted: Vec<u64>,
+    /// Sum and sum of squares of the samples from each index on.
+    sums: Vec<(u64, u128)>,
+}
+
+impl Samples {
+    fn learn(&mut self, generated: u64) {
         if self.recent.len() == KEPT
             && let Some(oldest) = self.recent.pop_front()
             && let Ok(index) = self.sorted.binary_search(&oldest)
@@ -34,78 +145,143 @@ impl Outputs {
         self.recent.push_back(generated);
         let index = self.sorted.partition_point(|&one| one < generated);
         self.sorted.insert(index, generated);
-    }
-
-    /// The samples, oldest first.
-    pub(crate) fn samples(&self) -> impl Iterator<Item = u64> {
-        self.recent.iter().copied()
-    }
-
-    /// Tokens to hold at admission, given the client's bound and the effective limit.
-    pub(crate) fn reserve(&self, fixed: Option<u64>, max_tokens: Option<u64>, cap: u64) -> u64 {
-        let most = max_tokens.unwrap_or(u64::MAX);
-        if let Some(fixed) = fixed {
-            return fixed.min(most);
+        self.sums.resize(self.sorted.len(), (0, 0));
+        let (mut sum, mut squares) = (0, 0);
+        for (&one, sums) in self.sorted.iter().zip(&mut self.sums).rev() {
+            sum += one;
+            squares += u128::from(one) * u128::from(one);
+            *sums = (sum, squares);
         }
-        let expected = match self.sorted.len() {
-            0..ENOUGH => UNKNOWN,
-            count => self.sorted[(count * 95).div_ceil(100) - 1].max(LEAST),
-        };
-        expected.min(most).min(cap / 4)
     }
-}
 
-/// Tokens to hold for the rest of an answer of which `streamed` tokens came. An answer longer than its reserve is one
-/// of the long tail: it is expected to grow by half again.
-pub(crate) fn rest(
-    reserve: u64,
-    fixed: bool,
-    streamed: u64,
-    max_tokens: Option<u64>,
-    cap: u64,
-) -> u64 {
-    let most = max_tokens.map_or(u64::MAX, |most| most.saturating_sub(streamed));
-    let left = reserve.saturating_sub(streamed);
-    if fixed {
-        return left.min(most);
+    fn quantile(&self, percent: usize) -> u64 {
+        let index = (self.sorted.len() * percent).div_ceil(100).max(1) - 1;
+        self.sorted.get(index).copied().unwrap_or(UNKNOWN)
     }
-    let expected = if left > 0 { left } else { streamed / 2 };
-    expected.max(LEAST_REST).min(most).min(cap / 4)
+
+    /// Mean and variance of what samples longer than `streamed` had left.
+    fn beyond(&self, streamed: u64) -> Option<Rest> {
+        let index = if streamed == 0 {
+            0
+        } else {
+            self.sorted.partition_point(|&one| one <= streamed)
+        };
+        let count = self.sorted.len() - index;
+        if count < ENOUGH_LONGER {
+            return None;
+        }
+        let (sum, squares) = self.sums[index];
+        let count = count as u64;
+        let mean = sum / count;
+        let square = squares / u128::from(count);
+        let variance = square.saturating_sub(u128::from(mean) * u128::from(mean));
+        Some(Rest {
+            mean: mean - streamed.min(mean),
+            variance: u64::try_from(variance)
+                .unwrap_or(u64::MAX >> 16)
+                .min(u64::MAX >> 16),
+        })
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_reserve_is_learned_and_bounded() {
-        let mut outputs = Outputs::default();
-        assert_eq!(outputs.reserve(None, Some(128_000), 36_000), 1024);
-        assert_eq!(outputs.reserve(None, Some(100), 36_000), 100);
-        assert_eq!(outputs.reserve(Some(2048), None, 36_000), 2048);
-        for output in 1..=100 {
-            outputs.learn(output * 10);
+    fn bounds(fixed: Option<u64>, max_tokens: Option<u64>, cap: u64) -> Bounds {
+        Bounds {
+            fixed,
+            max_tokens,
+            cap,
         }
-        assert_eq!(outputs.reserve(None, Some(128_000), 36_000), 950);
-        assert_eq!(outputs.reserve(None, None, 2000), 500);
-        for _ in 0..500 {
-            outputs.learn(3);
-        }
-        assert_eq!(outputs.reserve(None, None, 36_000), 256);
-        assert_eq!(outputs.samples().count(), KEPT);
-        assert_eq!(outputs.sorted.len(), KEPT);
     }
 
     #[test]
-    fn the_hold_shrinks_as_output_streams() {
+    fn the_need_is_learned_and_bounded() {
+        let mut outputs = Outputs::default();
+        let need =
+            |outputs: &Outputs, fixed, max, cap| outputs.need(Class::Loop, bounds(fixed, max, cap));
+        assert_eq!(need(&outputs, None, Some(128_000), 36_000), 1024);
+        assert_eq!(need(&outputs, None, Some(100), 36_000), 100);
+        assert_eq!(need(&outputs, Some(2048), None, 36_000), 2048);
+        for output in 1..=100 {
+            outputs.learn(Class::Loop, output * 10);
+        }
+        assert_eq!(need(&outputs, None, Some(128_000), 36_000), 750);
+        assert_eq!(need(&outputs, None, None, 2000), 500);
+        for _ in 0..500 {
+            outputs.learn(Class::Loop, 3);
+        }
+        assert_eq!(need(&outputs, None, None, 36_000), 256);
+        assert_eq!(outputs.saved()[1].len(), KEPT);
+        assert_eq!(outputs.all.sorted.len(), KEPT);
+    }
+
+    #[test]
+    fn each_class_has_its_own_outputs_once_it_has_enough() {
+        let mut outputs = Outputs::default();
+        for _ in 0..ENOUGH {
+            outputs.learn(Class::Loop, 300);
+        }
+        let any = bounds(None, None, 36_000);
+        assert_eq!(outputs.need(Class::Background, any), 300, "of all");
+        for _ in 0..ENOUGH {
+            outputs.learn(Class::Background, 4000);
+        }
+        assert_eq!(outputs.need(Class::Background, any), 4000);
+        assert_eq!(outputs.need(Class::Loop, any), 300);
+        let mut again = Outputs::default();
+        again.restore(outputs.saved());
+        assert_eq!(again.need(Class::Background, any), 4000);
+    }
+
+    #[test]
+    fn the_rest_is_what_longer_answers_had_left() {
+        let mut outputs = Outputs::default();
+        let any = bounds(None, None, 36_000);
+        let rest =
+            |outputs: &Outputs, streamed, bounds| outputs.rest(Class::Loop, 1000, streamed, bounds);
         for (streamed, expected) in [(0, 1000), (600, 400), (900, 200), (1000, 500), (4000, 2000)] {
             assert_eq!(
-                rest(1000, false, streamed, None, 36_000),
+                rest(&outputs, streamed, any).mean,
                 expected,
-                "{streamed}"
+                "unknown, {streamed}"
             );
         }
-        assert_eq!(rest(1000, false, 900, Some(950), 36_000), 50);
-        assert_eq!(rest(1000, true, 1200, None, 36_000), 0);
+        for output in [100, 200, 300, 400, 500] {
+            for _ in 0..10 {
+                outputs.learn(Class::Loop, output);
+            }
+        }
+        assert_eq!(
+            rest(&outputs, 0, any),
+            Rest {
+                mean: 300,
+                variance: 20_000
+            }
+        );
+        assert_eq!(
+            rest(&outputs, 350, any),
+            Rest {
+                mean: 100,
+                variance: 2_500
+            }
+        );
+        assert_eq!(
+            rest(&outputs, 450, any),
+            Rest {
+                mean: 50,
+                variance: 0
+            }
+        );
+        assert_eq!(rest(&outputs, 800, any).mean, 200, "longer than any");
+        assert_eq!(
+            rest(&outputs, 350, bounds(None, Some(400), 36_000)).mean,
+            50
+        );
+        assert_eq!(
+            rest(&outputs, 1200, bounds(Some(1000), None, 36_000)).mean,
+            0
+        );
     }
 }

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use chrono::{DateTime, NaiveDate, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::limits::ask::Budget;
+use crate::limits::ask::{Budget, Class};
 use crate::usage::Dimensions;
 
 /// Everything at one instant.
@@ -48,6 +48,114 @@ pub struct PoolView {
     pub waiting: usize,
     /// The pool rests after a 429 for so long, milliseconds; 0 when it does not.
     pub paused_ms: u64,
+    /// After two refusals in a row one request goes ahead alone, and all others wait for its answer.
+    #[serde(default)]
+    pub scouting: bool,
+    /// Tokens of the window that another user of the account seems to spend.
+    #[serde(default)]
+    pub foreign: Dimensions<u64>,
+    /// The queue is long and served evenly over the minute.
+    #[serde(default)]
+    pub paced: bool,
+    /// Bursts inside the minute are bounded for so long, after a 429 that our account cannot explain; milliseconds.
+    #[serde(default)]
+    pub cautious_ms: u64,
+    /// What requests waited for in the last hour, the longest first.
+    #[serde(default)]
+    pub bound: Vec<Bound>,
+    /// How the limits will rise, where that is documented.
+    #[serde(default)]
+    pub ladder: Option<Dimensions<Ladder>>,
+    /// Date of the documents that `ladder` follows.
+    #[serde(default)]
+    pub rules_of: Option<String>,
+}
+
+/// Part of the waiting of the last hour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bound {
+    /// What was waited for.
+    pub budget: Budget,
+    /// Milliseconds of all requests together.
+    pub waited_ms: u64,
+    /// Share of all waiting, percent.
+    pub percent: u64,
+}
+
+/// How one limit will rise, by what the upstream documents.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ladder {
+    /// Where it ends.
+    pub ceiling: u64,
+    /// Steps to there.
+    pub steps: u32,
+    /// The last minute's use was enough for a step.
+    pub enough: bool,
+    /// Milliseconds to the next step, if use is and stays enough.
+    pub next_ms: u64,
+    /// Milliseconds to the ceiling, if use stays enough.
+    pub ceiling_ms: u64,
+}
+
+impl PoolView {
+    /// What would shorten the waits, by what bound in the last hour; empty when nobody waited for tokens.
+    pub fn advice(&self) -> Vec<String> {
+        let Some(bound) = self.bound.iter().find(|one| one.budget != Budget::Requests) else {
+            return Vec::new();
+        };
+        let (d, helps): (usize, &[&str]) = match bound.budget {
+            Budget::Prompt => (
+                0,
+                &[
+                    "shorter contexts (compaction) or fewer terminals help; the prompt cache does not, it counts here too",
+                ],
+            ),
+            Budget::Uncached => (
+                1,
+                &[
+                    "cache hits help: keep sessions alive rather than new, and send the session's affinity to the upstream",
+                    "fewer terminals let each one return before its cache expires",
+                ],
+            ),
+            Budget::Generated => (
+                2,
+                &["less thinking or fewer terminals help; compaction and caching do not"],
+            ),
+            Budget::Pause | Budget::Requests => {
+                return vec![
+                    "the upstream itself refused: look for another user of the account, or lower the ratio".to_owned(),
+                ];
+            }
+        };
+        let mut advice = vec![format!(
+            "{} % of the waiting of the last hour was for {}",
+            bound.percent, bound.budget
+        )];
+        advice.extend(helps.iter().map(|&text| text.to_owned()));
+        if let Some(ladder) = self.ladder.map(|ladder| ladder.into_array()[d]) {
+            advice.push(if ladder.steps == 0 {
+                "the limit is at its documented ceiling; only a higher tier raises it".to_owned()
+            } else if ladder.enough {
+                format!(
+                    "the limit may rise by a quarter in about {} min, and reach its ceiling of {} in about {} min",
+                    ladder.next_ms.div_ceil(60_000),
+                    ladder.ceiling,
+                    ladder.ceiling_ms.div_ceil(60_000)
+                )
+            } else {
+                "use of more than half the limit over a minute would let it rise".to_owned()
+            });
+        }
+        let foreign = self.foreign.into_array()[d];
+        if foreign > 0 {
+            let limit = self.limits.into_array()[d].max(1);
+            advice.push(format!(
+                "another user of the account spends about {} % of this limit",
+                foreign * 100 / limit
+            ));
+        }
+        advice
+    }
 }
 
 /// One waiting request.
@@ -57,6 +165,12 @@ pub struct QueueView {
     pub terminal: String,
     /// Where.
     pub pool: String,
+    /// The conversation, if the asker named one.
+    #[serde(default)]
+    pub session: String,
+    /// What it is for.
+    #[serde(default)]
+    pub class: Class,
     /// Why and until when.
     #[serde(flatten)]
     pub wait: Wait,

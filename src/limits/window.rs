@@ -1,7 +1,8 @@
 //! An exact rolling log of one budget: what was spent when, and when it will be free again.
 //!
 //! Entries carry contiguous numbers, so that a live entry is corrected, and an old one dropped, in constant time. A
-//! fixed window of any alignment and any bucket that holds at least the limit are satisfied by the same log.
+//! fixed window of any alignment and any bucket that holds at least the limit are satisfied by the same log. A shorter
+//! inner window over the same entries serves upstreams that dislike bursts inside the minute.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -22,6 +23,9 @@ pub(crate) struct Log {
     /// Number of the front entry.
     first: Seq,
     sum: u64,
+    /// Number of the first entry of the inner window.
+    inner: Seq,
+    inner_sum: u64,
 }
 
 impl Log {
@@ -35,6 +39,7 @@ impl Log {
         let at = self.entries.back().map_or(at, |newest| newest.at.max(at));
         self.entries.push_back(Entry { at, amount });
         self.sum += amount;
+        self.inner_sum += amount;
         self.first + self.entries.len() as u64 - 1
     }
 
@@ -43,6 +48,9 @@ impl Log {
         if let Some(entry) = self.live(seq) {
             let before = std::mem::replace(&mut entry.amount, amount);
             self.sum = self.sum - before + amount;
+            if seq >= self.inner {
+                self.inner_sum = self.inner_sum - before + amount;
+            }
         }
     }
 
@@ -54,6 +62,9 @@ impl Log {
         let taken = entry.amount.min(amount);
         entry.amount -= taken;
         self.sum -= taken;
+        if seq >= self.inner {
+            self.inner_sum -= taken;
+        }
         taken
     }
 
@@ -69,9 +80,81 @@ impl Log {
                 break;
             }
             self.sum -= oldest.amount;
+            if self.inner <= self.first {
+                self.inner_sum -= oldest.amount;
+            }
             self.entries.pop_front();
             self.first += 1;
         }
+        self.inner = self.inner.max(self.first);
+    }
+
+    /// Moves the inner window on. Call after [`Log::expire`].
+    pub(crate) fn expire_inner(&mut self, now: Duration, span: Duration) {
+        while let Some(entry) = self.entries.get(self.inner_index()) {
+            if entry.at + span > now {
+                break;
+            }
+            self.inner_sum -= entry.amount;
+            self.inner += 1;
+        }
+    }
+
+    /// Tokens of the inner window.
+    pub(crate) fn inner_sum(&self) -> u64 {
+        self.inner_sum
+    }
+
+    /// When `amount` of the inner window will be free.
+    pub(crate) fn inner_free_at(&self, amount: u64, span: Duration) -> Option<Duration> {
+        let mut freed = 0;
+        self.entries.range(self.inner_index()..).find_map(|entry| {
+            freed += entry.amount;
+            (freed >= amount).then(|| entry.at + span)
+        })
+    }
+
+    /// Tokens of the inner window that will have left it by `at`.
+    pub(crate) fn inner_freed_by(&self, at: Duration, span: Duration) -> u64 {
+        let entries = self.entries.range(self.inner_index()..);
+        let gone = entries.take_while(|entry| entry.at + span <= at);
+        gone.map(|entry| entry.amount).sum()
+    }
+
+    fn inner_index(&self) -> usize {
+        usize::try_from(self.inner.saturating_sub(self.first))
+            .unwrap_or(usize::MAX)
+            .min(self.entries.len())
+    }
+
+    /// Tokens that will have been freed by `at`.
+    pub(crate) fn freed_by(&self, at: Duration, span: Duration) -> u64 {
+        let gone = self
+            .entries
+            .iter()
+            .take_while(|entry| entry.at + span <= at);
+        gone.map(|entry| entry.amount).sum()
+    }
+
+    /// The most by which tokens that are still to flow exceed what the log frees until then: what flows later finds the
+    /// room that is free by then. `flow` tells how much of `all` will have come after so many milliseconds.
+    pub(crate) fn peak(
+        &self,
+        all: u64,
+        mut flow: impl FnMut(u64) -> u64,
+        now: Duration,
+        span: Duration,
+    ) -> u64 {
+        let (mut freed, mut peak) = (0, 0);
+        for entry in &self.entries {
+            let come = flow(millis((entry.at + span).saturating_sub(now))).min(all);
+            peak = come.saturating_sub(freed).max(peak);
+            if come == all {
+                break;
+            }
+            freed += entry.amount;
+        }
+        all.saturating_sub(freed).max(peak)
     }
 
     /// When `amount` of what is spent now will be free; `None` if more is asked than is spent.
@@ -87,6 +170,10 @@ impl Log {
     pub(crate) fn entries(&self) -> impl Iterator<Item = (Duration, u64)> {
         self.entries.iter().map(|entry| (entry.at, entry.amount))
     }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Looks ahead along one log for a queue: how much room will have come by when, if every hold in flight is spent and
@@ -184,6 +271,48 @@ mod tests {
         assert_eq!(log.take_back(new, 50), 30);
         assert_eq!(log.take_back(old, 50), 0);
         assert_eq!(log.sum(), 0);
+    }
+
+    #[test]
+    fn the_inner_window_is_a_part_of_the_log() {
+        let ten = secs(10);
+        let mut log = Log::default();
+        let old = log.push(secs(1), 10);
+        let new = log.push(secs(8), 20);
+        log.expire_inner(secs(11), ten);
+        assert_eq!((log.sum(), log.inner_sum()), (30, 20));
+        assert_eq!(log.inner_free_at(20, ten), Some(secs(18)));
+        assert_eq!(log.inner_free_at(21, ten), None);
+        log.correct(old, 15);
+        log.correct(new, 25);
+        assert_eq!((log.sum(), log.inner_sum()), (40, 25));
+        assert_eq!(log.take_back(new, 5), 5);
+        assert_eq!(log.inner_sum(), 20);
+        log.expire(secs(100), SPAN);
+        log.expire_inner(secs(100), ten);
+        assert_eq!((log.sum(), log.inner_sum()), (0, 0));
+        // A log whose inner window was never moved loses its entries all the same.
+        log.push(secs(101), 7);
+        log.expire(secs(161), SPAN);
+        assert_eq!(log.inner_sum(), 0);
+    }
+
+    #[test]
+    fn what_flows_later_finds_the_room_that_is_free_by_then() {
+        let mut log = Log::default();
+        for second in 0..60 {
+            log.push(secs(second), 10);
+        }
+        let check = |flow: u64, time: u64, expected: u64| {
+            let even = |millis: u64| (flow * millis).checked_div(time * 1000).unwrap_or(flow);
+            let peak = log.peak(flow, even, Duration::from_millis(59_999), SPAN);
+            assert_eq!(peak, expected, "{flow} over {time} s");
+        };
+        check(200, 0, 200);
+        check(200, 20, 0);
+        // Twice as fast as the log frees.
+        check(200, 10, 100);
+        check(100, 20, 0);
     }
 
     #[test]

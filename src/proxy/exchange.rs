@@ -14,8 +14,10 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use crate::limits::Ask;
+use crate::limits::Class;
 use crate::limits::Permit;
 use crate::proxy::Proxy;
+use crate::proxy::affinity::Affinity;
 use crate::proxy::board::{Entry, Outcome, Phase};
 use crate::proxy::fault::Fault;
 use crate::proxy::listener::Answer;
@@ -23,8 +25,8 @@ use crate::proxy::stream::{Meter, Relay, Subject};
 use crate::upstream::{
     Connection, Refusal, SendBody, SendError, Upstream, observe, request_headers, response_headers,
 };
-use crate::usage::Tokens;
-use crate::wire::{Dialect, Facts, Scan, Tap};
+use crate::usage::{Estimate, Tokens};
+use crate::wire::{Dialect, Facts, Scan, Tap, Turn};
 
 /// Tries after the first for an upstream that sheds load or cannot be reached.
 const SHED_TRIES: u32 = 3;
@@ -79,36 +81,56 @@ pub(super) async fn exchange(
     request: Request<Incoming>,
 ) -> Result<Response<Answer>, Fault> {
     let (head, body) = request.into_parts();
-    let (chunks, facts) = receive(body, proxy.options.largest_body).await?;
-    let subject = subject(&call, &facts)?;
-    let pool = call.upstream.pool(&subject.model);
+    let (chunks, mut facts) = receive(body, proxy.options.largest_body).await?;
+    let mut subject = subject(&call, &mut facts)?;
+    let pool = subject.place.clone();
+    let kind = call.upstream.kind();
+    let affinity = Affinity::of(kind, &head.headers, subject.session());
+    let chunks = match &affinity {
+        Some(affinity) => affinity.pin(chunks, call.dialect, &facts),
+        None => chunks,
+    };
     let arrived = Instant::now();
-    let estimate =
-        proxy
-            .estimator
-            .estimate(&subject.model, subject.session(), facts.text_bytes, arrived);
     let patience = call.patience;
     let mut entry = proxy.board.enter(&call.terminal, facts.session.as_deref());
     let mut tries = Tries::new(proxy.options.retry_pause);
     let mut place = None;
     loop {
         entry.phase(Phase::Queued);
+        // Anew for each try: meanwhile a cache may have aged, or another answer of the session begun.
+        let guess = proxy.estimator.estimate(&subject.asked(), Instant::now());
+        let estimate = guess.estimate;
+        subject.guess = Some(guess);
         let ask = Ask {
             pool: pool.clone(),
             terminal: call.terminal.clone(),
             prompt: estimate.prompt,
             uncached: estimate.uncached,
+            cached: estimate.cached,
+            cache_expires_in: estimate.cache_expires_in,
+            class: class(&facts, &estimate),
+            session: subject.session().into(),
             max_tokens: facts.max_output,
-            budgeted: call.upstream.kind().has_token_budgets(),
+            budgeted: kind.has_token_budgets(),
             patience,
             again: place.take(),
+            ..Ask::default()
         };
         let permit = match proxy.gate.admit(ask).await {
             Ok(permit) => permit,
             Err(refusal) => return Err(refused(&mut entry, refusal)),
         };
         entry.phase(Phase::Sent);
-        let sent = send(proxy, &call, &head, &chunks, &tries, &permit).await;
+        let sent = send(
+            proxy,
+            &call,
+            &head,
+            &chunks,
+            affinity.as_ref(),
+            &tries,
+            &permit,
+        )
+        .await;
         if let Ok(answer) = &sent
             && let Some(seen) = observe(answer.headers())
         {
@@ -124,6 +146,9 @@ pub(super) async fn exchange(
                 let refusal = Refusal::of(parts.status, &parts.headers, &text, (proxy.wall)());
                 if let Refusal::Throttled { after } = refusal {
                     proxy.gate.throttled(&pool, after);
+                    if estimate.cached > 0 {
+                        proxy.estimator.refused(&pool);
+                    }
                 }
                 let taken = matches!(refusal, Refusal::Shed | Refusal::Failed);
                 (tries.after_refusal(refusal), taken, Ok((parts, text)))
@@ -188,7 +213,7 @@ async fn receive(body: Incoming, largest: u64) -> Result<(Arc<[Bytes]>, Facts), 
     Ok((chunks.into(), scan.finish()))
 }
 
-fn subject(call: &Call, facts: &Facts) -> Result<Subject, Fault> {
+fn subject(call: &Call, facts: &mut Facts) -> Result<Subject, Fault> {
     let bad = |message| {
         Err(Fault::client(
             StatusCode::BAD_REQUEST,
@@ -204,10 +229,23 @@ fn subject(call: &Call, facts: &Facts) -> Result<Subject, Fault> {
     };
     Ok(Subject {
         terminal: call.terminal.clone(),
+        place: call.upstream.pool(&model),
         model,
         session: facts.session.clone(),
-        text_bytes: facts.text_bytes,
+        prompt: std::mem::take(&mut facts.prompt),
+        spawns: facts.spawns,
+        guess: None,
     })
+}
+
+/// Whether somebody waits for the answer. Agents beside the main one, compactions and titles belong to turns, but
+/// nobody looks at them.
+fn class(facts: &Facts, estimate: &Estimate) -> Class {
+    match facts.turn {
+        _ if estimate.aside || facts.compacts => Class::Background,
+        Turn::Typed => Class::Interactive,
+        Turn::Tools | Turn::Other => Class::Loop,
+    }
 }
 
 /// Sends the request and waits for the head of the answer. The prompt is charged from the moment its last byte left.
@@ -216,10 +254,14 @@ async fn send(
     call: &Call,
     head: &request::Parts,
     chunks: &Arc<[Bytes]>,
+    affinity: Option<&Affinity>,
     tries: &Tries,
     permit: &Permit,
 ) -> Result<Response<Incoming>, SendError> {
-    let headers = request_headers(&head.headers, &call.upstream);
+    let mut headers = request_headers(&head.headers, &call.upstream);
+    if let Some(affinity) = affinity {
+        affinity.mark(&mut headers);
+    }
     let connection = if tries.reconnected {
         Connection::Fresh
     } else {

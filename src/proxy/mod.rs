@@ -19,6 +19,7 @@
 //!
 //! It knows neither the client program nor terminals, only the name behind a key.
 
+mod affinity;
 mod board;
 mod exchange;
 mod fault;

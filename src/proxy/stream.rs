@@ -17,7 +17,7 @@ use crate::limits::Permit;
 use crate::proxy::Proxy;
 use crate::proxy::board::{Entry, Outcome};
 use crate::proxy::stalls::Watched;
-use crate::usage::{Account, Tokens};
+use crate::usage::{Account, Asked, Guess, Prompt, Tokens};
 use crate::wire::{Ending, Tap};
 
 /// Output is reported to the limiter in portions of about this many tokens, to spare its lock.
@@ -41,7 +41,13 @@ pub(super) struct Subject {
     pub(super) terminal: Arc<str>,
     pub(super) model: String,
     pub(super) session: Option<String>,
-    pub(super) text_bytes: u64,
+    /// What the upstream limits, and caches, as one.
+    pub(super) place: Arc<str>,
+    pub(super) prompt: Prompt,
+    /// The request may start other agents.
+    pub(super) spawns: bool,
+    /// What was estimated last.
+    pub(super) guess: Option<Guess>,
 }
 
 /// Counts an answer and settles it exactly once.
@@ -54,12 +60,25 @@ pub(super) struct Meter {
     tap: Tap,
     /// Output bytes that were not reported to the limiter yet.
     unreported: u64,
+    /// Output bytes so far.
+    answered: u64,
 }
 
 impl Subject {
     /// The conversation; a client that names none is taken to have one.
     pub(super) fn session(&self) -> &str {
         self.session.as_deref().unwrap_or(&self.terminal)
+    }
+
+    /// The request as the estimator wants it.
+    pub(super) fn asked(&self) -> Asked<'_> {
+        Asked {
+            model: &self.model,
+            place: &self.place,
+            session: self.session(),
+            prompt: &self.prompt,
+            spawns: self.spawns,
+        }
     }
 }
 
@@ -78,11 +97,18 @@ impl Meter {
             entry,
             tap,
             unreported: 0,
+            answered: 0,
         }
     }
 
     fn see(&mut self, chunk: &[u8]) {
-        self.unreported += self.tap.feed(chunk);
+        let more = self.tap.feed(chunk);
+        // The head of an answer may come before the prompt was read; its content cannot.
+        if more > 0 && self.answered == 0 {
+            self.begun();
+        }
+        self.answered += more;
+        self.unreported += more;
         let tokens = self
             .proxy
             .estimator
@@ -101,6 +127,9 @@ impl Meter {
         };
         let tokens = if let Some(tokens) = self.tap.tokens() {
             permit.settle(tokens);
+            if self.answered == 0 {
+                self.begun();
+            }
             self.learn(tokens);
             tokens
         } else {
@@ -114,16 +143,18 @@ impl Meter {
         self.book(outcome, tokens);
     }
 
+    fn begun(&self) {
+        let estimator = &self.proxy.estimator;
+        estimator.begun(&self.subject.asked(), Instant::now());
+    }
+
     fn learn(&self, tokens: Tokens) {
-        let subject = &self.subject;
-        let now = Instant::now();
-        self.proxy.estimator.learn(
-            &subject.model,
-            subject.session(),
-            subject.text_bytes,
-            tokens,
-            now,
-        );
+        let Subject { model, guess, .. } = &self.subject;
+        let estimator = &self.proxy.estimator;
+        if let Some(guess) = guess {
+            estimator.learn(&self.subject.asked(), guess, tokens);
+        }
+        estimator.learn_output(model, self.answered, tokens.generated);
     }
 
     fn book(&mut self, outcome: Outcome, tokens: Tokens) {

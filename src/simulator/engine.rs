@@ -124,9 +124,9 @@ impl Engine {
         number
     }
 
-    /// Real seconds since the start.
+    /// Real seconds since the start, whole microseconds: so many digits survive a JSON text exactly.
     pub(super) fn elapsed(&self) -> f64 {
-        self.started.elapsed().as_secs_f64()
+        (self.started.elapsed().as_secs_f64() * 1e6).round() / 1e6
     }
 
     /// Simulated seconds since the start.

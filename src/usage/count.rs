@@ -1,35 +1,51 @@
 //! Token estimates before the fact.
 //!
-//! A session that is known continues where its last answer ended: its last true prompt plus the bytes that are new,
-//! divided by its own ratio, so that an error touches the new part only. The answer is part of the new bytes, because
-//! the client sends it back. A session that is not known costs its bytes divided by what its model taught. Whole
-//! numbers throughout: ratios are thousandths of a byte per token, probabilities parts per million.
+//! A prompt that continues one whose answer has begun costs what the upstream counted for that one, plus the answer that
+//! the client sends back, plus the new messages at the model's learned rates: an error touches the new part only.
+//! A prompt that continues nothing costs its content at those rates. What it has in common with an earlier one is
+//! expected in the prompt cache with a probability that is learned per upstream and age.
+//!
+//! The order of calls for a request: [`Estimator::estimate`], any number of times while it waits;
+//! [`Estimator::begun`] when the first byte of the answer's content came; [`Estimator::learn`] with the true usage.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use crate::usage::Tokens;
+use crate::usage::hits::Hits;
+use crate::usage::prefix::{Common, Sessions};
+use crate::usage::ratio::{Ratio, float, whole};
+use crate::usage::{Content, Prompt, Tokens};
 
-/// Bytes per token until something is learned, thousandths.
-const START: u64 = 3500;
-/// Range of what is learned.
-const RANGE: (u64, u64) = (1500, 6000);
-/// A tenth of each new sample enters the average.
-const WEIGHT: u64 = 10;
-/// How long a prompt cache is counted on after the last answer. Fireworks publishes no lifetime.
-const CACHED_FOR: Duration = Duration::from_mins(5);
-/// Share of the last prompt expected in the cache until something is learned, parts per million, and its range.
-const HIT: u64 = 900_000;
-const HIT_RANGE: (u64, u64) = (0, 980_000);
-/// Sessions remembered; when full, the least recently used eighth is forgotten.
-const SESSIONS: usize = 4096;
-/// Models remembered.
+/// Models, and pairs of upstream and model, that are remembered.
 const MODELS: usize = 256;
+/// Version of the saved format; others are ignored.
+const VERSION: u32 = 1;
+/// Added to the expected uncached tokens beside the learned share: the cache counts in blocks.
+const SAFETY_TOKENS: u64 = 200;
+/// How far the counted answer may be from what its bytes say and still be taken for them: some clients leave the
+/// thinking out when they send an answer back.
+const SAME_ANSWER: (f64, f64) = (0.6, 1.6);
+/// A shorter prefix says too little about the cache.
+const LEAST_PREFIX: f64 = 256.0;
 
-const MILLION: u64 = 1_000_000;
+/// A request that is to be estimated.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// The model, whose vocabulary decides the tokens per byte.
+    pub model: &'a str,
+    /// Where it goes; upstream and model share a prompt cache.
+    pub place: &'a str,
+    /// The client's conversation.
+    pub session: &'a str,
+    /// The prompt.
+    pub prompt: &'a Prompt,
+    /// The request may start other agents.
+    pub spawns: bool,
+}
 
 /// An estimate of what a request will cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,236 +54,434 @@ pub struct Estimate {
     pub prompt: u64,
     /// Input tokens outside the prompt cache; errs high.
     pub uncached: u64,
+    /// Input tokens expected in the prompt cache.
+    pub cached: u64,
+    /// When the cache will probably have dropped them.
+    pub cache_expires_in: Option<Duration>,
+    /// The session's main agent starts others, and this request is not of that agent.
+    pub aside: bool,
 }
 
-/// Learns bytes per token and cache hits; shared by all exchanges.
+/// An estimate with what is needed to learn from its outcome.
+#[derive(Clone, Copy, Debug)]
+pub struct Guess {
+    /// What to reserve.
+    pub estimate: Estimate,
+    /// The part that was new, and the true tokens before it when they were known.
+    new: Content,
+    before: Option<f64>,
+    /// Tokens and age of the common prefix.
+    prefix: Option<(f64, Duration)>,
+}
+
+/// What survives a restart: the rates of each model and the cache of each upstream. Sessions do not: the caches
+/// outlive few restarts, and their true counts come back with one answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Rates {
+    version: u32,
+    models: BTreeMap<String, Vec<f64>>,
+    caches: BTreeMap<String, Vec<f64>>,
+}
+
+/// Learns tokens per byte and cache hits; shared by all exchanges.
 #[derive(Debug)]
 pub struct Estimator {
     fixed: Option<u64>,
     state: Mutex<State>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
-    models: HashMap<String, Model>,
-    sessions: HashMap<String, Session>,
+    fresh: Ratio,
+    models: Known<Ratio>,
+    caches: Known<Hits>,
+    sessions: Sessions,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Model {
-    ratio: u64,
-    hit: u64,
-    used: Instant,
-}
-
-/// What the last answer of a session taught.
-#[derive(Clone, Copy, Debug)]
-struct Session {
-    bytes: u64,
-    prompt: u64,
-    ratio: u64,
-    answered: Instant,
-}
+/// A few things by name, the least recently used forgotten.
+#[derive(Debug)]
+struct Known<T>(HashMap<String, (T, u64)>, u64);
 
 impl Estimator {
-    /// `thousandths` fixes the bytes per token (3500 is 3.5); `None` learns them, starting there.
+    /// `thousandths` fixes the bytes per token (3500 is 3.5); `None` learns them.
     pub fn new(thousandths: Option<u64>) -> Self {
+        let fixed = thousandths.map(|fixed| fixed.max(1));
         Self {
-            fixed: thousandths.map(|fixed| fixed.max(1)),
-            state: Mutex::default(),
+            fixed,
+            state: Mutex::new(State {
+                fresh: Ratio::new(fixed),
+                models: Known::default(),
+                caches: Known::default(),
+                sessions: Sessions::default(),
+            }),
         }
     }
 
-    /// Estimates a request whose text has so many bytes. Images and other binary parts are not text.
-    pub fn estimate(&self, model: &str, session: &str, bytes: u64, now: Instant) -> Estimate {
+    /// Estimates a request.
+    pub fn estimate(&self, asked: &Asked<'_>, now: Instant) -> Guess {
         let state = self.state.lock();
-        let known = state.models.get(model).copied();
-        let key = key(model, session);
-        // Fewer bytes than before: the client compacted or edited its history, and the cache does not help.
-        let last = state
-            .sessions
-            .get(&key)
-            .filter(|last| bytes >= last.bytes)
-            .copied();
-        drop(state);
-
-        let learned = known.map_or(START, |model| model.ratio);
-        let Some(last) = last else {
-            let prompt = divide(bytes, self.fixed.unwrap_or(learned));
-            return Estimate {
+        let ratio = state.models.get(asked.model).unwrap_or(&state.fresh);
+        let session = state.sessions.get(&key(asked));
+        let aside = session.is_some_and(|session| session.spawns) && !asked.spawns;
+        let common = session.and_then(|session| session.common(asked.prompt));
+        let Some(common) = common else {
+            let new = asked.prompt.content();
+            let prompt = whole(ratio.tokens(&new));
+            let estimate = Estimate {
                 prompt,
                 uncached: prompt,
+                cached: 0,
+                cache_expires_in: None,
+                aside,
+            };
+            return Guess {
+                estimate,
+                new,
+                before: Some(0.0),
+                prefix: None,
             };
         };
-        let ratio = self.fixed.unwrap_or(last.ratio);
-        let prompt = last.prompt + divide(bytes - last.bytes, ratio);
-        let warm = now.saturating_duration_since(last.answered) < CACHED_FOR;
-        let hit = if warm {
-            known.map_or(HIT, |model| model.hit)
-        } else {
-            0
-        };
-        let uncached = prompt - share(last.prompt, hit);
-        Estimate {
+        let (answer, new) = after(asked.prompt, &common, ratio);
+        let before = common.tokens + answer;
+        let prompt = whole(before + ratio.tokens(&new));
+
+        let age = now.saturating_duration_since(common.begun);
+        let unknown = Hits::default();
+        let hits = state.caches.get(asked.place).unwrap_or(&unknown);
+        let cached = whole((common.tokens * hits.share(age)).floor()).min(prompt);
+        let outside = prompt - cached;
+        let safety = whole(float(outside) * hits.safety()) + SAFETY_TOKENS;
+        let estimate = Estimate {
             prompt,
-            uncached: (uncached + uncached / 20 + 200).min(prompt),
+            uncached: (outside + safety).min(prompt),
+            cached,
+            cache_expires_in: hits.expires_in(age).filter(|_| cached > 0),
+            aside,
+        };
+        Guess {
+            estimate,
+            new,
+            before: common.counted.then_some(before),
+            prefix: Some((common.tokens, age)),
         }
     }
 
-    /// Learns from the true usage of a request that had so many bytes of text.
-    pub fn learn(&self, model: &str, session: &str, bytes: u64, tokens: Tokens, now: Instant) {
-        if tokens.prompt == 0 || bytes == 0 {
-            return;
-        }
-        let sample = (bytes.saturating_mul(1000) / tokens.prompt).clamp(RANGE.0, RANGE.1);
-        let key = key(model, session);
+    /// The answer has begun, so the upstream's cache now holds the prompt.
+    pub fn begun(&self, asked: &Asked<'_>, now: Instant) {
         let mut guard = self.state.lock();
         let state = &mut *guard;
-        let hit = state
+        let ratio = state.models.get(asked.model).unwrap_or(&state.fresh);
+        let tokens = |content: &Content| ratio.tokens(content);
+        state
             .sessions
-            .get(&key)
-            .filter(|last| {
-                bytes >= last.bytes
-                    && last.prompt > 0
-                    && now.saturating_duration_since(last.answered) < CACHED_FOR
-            })
-            .map(|last| (tokens.cached.min(last.prompt) * MILLION) / last.prompt);
-        make_room(&mut state.models, MODELS, |model| model.used);
-        let known = state.models.entry(model.to_owned()).or_insert(Model {
-            ratio: sample,
-            hit: HIT,
-            used: now,
-        });
-        known.used = now;
-        known.ratio = blend(known.ratio, sample).clamp(RANGE.0, RANGE.1);
-        if let Some(hit) = hit {
-            known.hit = blend(known.hit, hit).clamp(HIT_RANGE.0, HIT_RANGE.1);
+            .begun(key(asked), asked.prompt, asked.spawns, tokens, now);
+    }
+
+    /// Learns from the true usage of a request that was estimated so.
+    pub fn learn(&self, asked: &Asked<'_>, guess: &Guess, tokens: Tokens) {
+        if tokens.prompt == 0 {
+            return;
         }
-        make_room(&mut state.sessions, SESSIONS, |session| session.answered);
-        state.sessions.insert(
-            key,
-            Session {
-                bytes,
-                prompt: tokens.prompt,
-                ratio: sample,
-                answered: now,
-            },
-        );
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        state
+            .sessions
+            .counted(&key(asked), asked.prompt, tokens.prompt, tokens.generated);
+        if let Some(before) = guess.before {
+            let fresh = &state.fresh;
+            let ratio = state.models.entry(asked.model, || fresh.clone());
+            ratio.learn(&guess.new, float(tokens.prompt) - before);
+        }
+        let hits = state.caches.entry(asked.place, Hits::default);
+        hits.answered();
+        if let Some((prefix, age)) = guess.prefix
+            && prefix >= LEAST_PREFIX
+        {
+            hits.learn(age, float(tokens.cached) / prefix);
+        }
+    }
+
+    /// The upstream refused a request although there was room by our account: the cache was counted on too much.
+    pub fn refused(&self, place: &str) {
+        let mut state = self.state.lock();
+        state.caches.entry(place, Hits::default).refused();
     }
 
     /// Output tokens in so many bytes of streamed text.
     pub fn output(&self, model: &str, bytes: u64) -> u64 {
-        let learned = self.state.lock().models.get(model).map(|model| model.ratio);
-        divide(bytes, self.fixed.or(learned).unwrap_or(START))
+        let state = self.state.lock();
+        let ratio = state.models.get(model).unwrap_or(&state.fresh);
+        ratio.output(bytes)
+    }
+
+    /// Learns from the true size of an answer of so many bytes.
+    pub fn learn_output(&self, model: &str, bytes: u64, tokens: u64) {
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        let fresh = &state.fresh;
+        let ratio = state.models.entry(model, || fresh.clone());
+        ratio.learn_output(bytes, tokens);
+    }
+
+    /// What was learned, to be kept over a restart.
+    pub fn saved(&self) -> Rates {
+        let state = self.state.lock();
+        Rates {
+            version: VERSION,
+            models: state.models.map(Ratio::saved),
+            caches: state.caches.map(Hits::saved),
+        }
+    }
+
+    /// Takes over what was kept; another version's is ignored.
+    pub fn restore(&self, saved: &Rates) {
+        if saved.version != VERSION {
+            return;
+        }
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        for (model, rates) in &saved.models {
+            let fixed = self.fixed;
+            state
+                .models
+                .entry(model, || Ratio::new(fixed))
+                .restore(rates);
+        }
+        for (place, shares) in &saved.caches {
+            state.caches.entry(place, Hits::default).restore(shares);
+        }
     }
 }
 
-/// One session may ask several models; their counts have nothing in common.
-fn key(model: &str, session: &str) -> String {
-    format!("{model}\n{session}")
-}
-
-fn divide(bytes: u64, thousandths: u64) -> u64 {
-    bytes.saturating_mul(1000).div_ceil(thousandths)
-}
-
-fn share(tokens: u64, ppm: u64) -> u64 {
-    u64::try_from(u128::from(tokens) * u128::from(ppm) / u128::from(MILLION)).unwrap_or(tokens)
-}
-
-fn blend(old: u64, sample: u64) -> u64 {
-    (old * (WEIGHT - 1) + sample) / WEIGHT
-}
-
-/// Forgets the oldest eighth when full, so that the search for it is rare.
-fn make_room<V>(map: &mut HashMap<String, V>, most: usize, age: impl Fn(&V) -> Instant) {
-    if map.len() < most {
-        return;
+/// What follows the common part: the model's own answer in tokens, as it was counted, and everything else.
+fn after(prompt: &Prompt, common: &Common, ratio: &Ratio) -> (f64, Content) {
+    let shared = prompt.content_upto(common.link);
+    let new = prompt.content() - shared;
+    let next = common.link.map_or(0, |link| link + 1);
+    let said = prompt.links()[next..]
+        .iter()
+        .take_while(|link| link.by_model)
+        .count();
+    let (Some(answer), true) = (common.answer, said > 0) else {
+        return (0.0, new);
+    };
+    let sent_back = prompt.content_upto(Some(next + said - 1)) - shared;
+    let by_bytes = ratio.tokens(&sent_back);
+    if answer < by_bytes * SAME_ANSWER.0 || answer > by_bytes * SAME_ANSWER.1 {
+        return (0.0, new);
     }
-    let mut ages: Vec<Instant> = map.values().map(&age).collect();
-    let (_, &mut cut, _) = ages.select_nth_unstable(most / 8);
-    map.retain(|_, value| age(value) > cut);
+    (answer, new - sent_back)
+}
+
+/// One session may ask several upstreams, whose caches have nothing in common.
+fn key(asked: &Asked<'_>) -> String {
+    format!("{}\n{}", asked.place, asked.session)
+}
+
+impl<T> Default for Known<T> {
+    fn default() -> Self {
+        Self(HashMap::new(), 0)
+    }
+}
+
+impl<T> Known<T> {
+    fn get(&self, name: &str) -> Option<&T> {
+        self.0.get(name).map(|(value, _)| value)
+    }
+
+    fn entry(&mut self, name: &str, new: impl FnOnce() -> T) -> &mut T {
+        self.1 += 1;
+        if self.0.len() >= MODELS && !self.0.contains_key(name) {
+            let oldest = self.0.values().map(|(_, used)| *used).min();
+            self.0.retain(|_, (_, used)| Some(*used) != oldest);
+        }
+        let (value, used) = self.0.entry(name.to_owned()).or_insert_with(|| (new(), 0));
+        *used = self.1;
+        value
+    }
+
+    fn map<U>(&self, with: impl Fn(&T) -> U) -> BTreeMap<String, U> {
+        self.0
+            .iter()
+            .map(|(name, (value, _))| (name.clone(), with(value)))
+            .collect()
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::usage::Class;
+
+    const MINUTE: Duration = Duration::from_mins(1);
+
+    /// A prompt of tools and of messages given as kilobytes of code; negative ones are the model's.
+    fn prompt(kilobytes: &[i64]) -> Prompt {
+        let mut prompt = Prompt::new(1, Content::of(Class::Tools, 66_000));
+        for (number, kilobyte) in (0..).zip(kilobytes) {
+            let content = Content::of(Class::Code, kilobyte.unsigned_abs() * 1000);
+            prompt.push(
+                number * 100 + kilobyte.unsigned_abs(),
+                content,
+                *kilobyte < 0,
+            );
+        }
+        prompt
+    }
+
+    fn asked(prompt: &Prompt) -> Asked<'_> {
+        Asked {
+            model: "m",
+            place: "host/m",
+            session: "s",
+            prompt,
+            spawns: true,
+        }
+    }
 
     fn tokens(prompt: u64, cached: u64) -> Tokens {
         Tokens {
             prompt,
             cached,
-            generated: 100,
+            generated: 600,
             reasoning: 0,
         }
     }
 
-    #[test]
-    fn a_cold_session_costs_its_bytes() {
-        let now = Instant::now();
-        let estimator = Estimator::new(None);
-        let cold = estimator.estimate("m", "s", 7000, now);
-        assert_eq!((cold.prompt, cold.uncached), (2000, 2000));
-        // Another session of the same model uses what the first taught.
-        estimator.learn("m", "s", 8000, tokens(2000, 0), now);
-        assert_eq!(estimator.estimate("m", "other", 8000, now).prompt, 2000);
-        assert_eq!(estimator.estimate("another", "s", 7000, now).prompt, 2000);
-        assert_eq!(estimator.output("m", 400), 100);
-        assert_eq!(estimator.output("another", 350), 100);
+    /// Sends a prompt and learns its usage.
+    fn send(estimator: &Estimator, prompt: &Prompt, usage: Tokens, now: Instant) -> Estimate {
+        let guess = estimator.estimate(&asked(prompt), now);
+        estimator.begun(&asked(prompt), now);
+        estimator.learn(&asked(prompt), &guess, usage);
+        guess.estimate
     }
 
     #[test]
-    fn a_known_session_grows_by_its_new_bytes() {
+    fn a_turn_continues_from_the_true_count() {
         let now = Instant::now();
-        let estimator = Estimator::new(None);
-        estimator.learn("m", "s", 400_000, tokens(100_000, 0), now);
-        let next = estimator.estimate("m", "s", 404_000, now + Duration::from_secs(10));
-        assert_eq!(next.prompt, 101_000);
-        // 101,000 less nine tenths of 100,000, five percent and 200 more.
-        assert_eq!(next.uncached, 11_750);
-        let late = estimator.estimate("m", "s", 404_000, now + Duration::from_mins(6));
-        assert_eq!(late.uncached, 101_000, "the cache has expired");
-        let compacted = estimator.estimate("m", "s", 40_000, now);
-        assert_eq!((compacted.prompt, compacted.uncached), (10_000, 10_000));
+        let estimator = Estimator::new(Some(3000));
+        let cold = send(&estimator, &prompt(&[3]), tokens(30_000, 0), now);
+        assert_eq!(
+            (cold.prompt, cold.uncached, cold.cached),
+            (23_000, 23_000, 0)
+        );
+        let later = now + Duration::from_secs(10);
+        // 30,000 as counted; the answer of 2 kB is near its counted 600, and is taken as counted; 1000 are new.
+        let next = estimator
+            .estimate(&asked(&prompt(&[3, -2, 3])), later)
+            .estimate;
+        assert_eq!(next.prompt, 31_600);
+        assert_eq!(next.cached, 27_000);
+        assert_eq!(next.uncached, 4600 + 230 + 200);
+        assert_eq!(next.cache_expires_in, Some(Duration::from_secs(290)));
+        // An answer of 30 kB cannot be what was counted as 600.
+        let other = estimator
+            .estimate(&asked(&prompt(&[3, -30, 3])), later)
+            .estimate;
+        assert_eq!(other.prompt, 41_000);
     }
 
     #[test]
-    fn cache_hits_are_learned_both_ways() {
+    fn what_is_not_continued_is_cold() {
         let now = Instant::now();
-        let estimator = Estimator::new(None);
-        estimator.learn("m", "s", 400_000, tokens(100_000, 0), now);
-        for _ in 0..50 {
-            estimator.learn("m", "s", 400_000, tokens(100_000, 100_000), now);
+        let estimator = Estimator::new(Some(3000));
+        let first = prompt(&[3]);
+        let guess = estimator.estimate(&asked(&first), now);
+        // Sent, but its answer has not begun: another one with this prefix finds no cache.
+        assert_eq!(estimator.estimate(&asked(&first), now).estimate.cached, 0);
+        estimator.begun(&asked(&first), now);
+        assert!(estimator.estimate(&asked(&first), now).estimate.cached > 0);
+        estimator.learn(&asked(&first), &guess, tokens(30_000, 0));
+        // A compaction leaves the head, which is 22,000 of the 23,000 that were estimated and 30,000 that were counted.
+        let compacted = estimator.estimate(&asked(&prompt(&[6])), now).estimate;
+        assert_eq!(compacted.prompt, 28_696 + 2000);
+        assert_eq!(compacted.cached, 25_826);
+        for (session, place) in [("other", "host/m"), ("s", "other/m")] {
+            let elsewhere = Asked {
+                place,
+                session,
+                ..asked(&first)
+            };
+            assert_eq!(estimator.estimate(&elsewhere, now).estimate.cached, 0);
         }
-        assert_eq!(estimator.estimate("m", "s", 400_000, now).uncached, 2300);
+        let expired = estimator
+            .estimate(&asked(&first), now + 20 * MINUTE)
+            .estimate;
+        assert_eq!((expired.prompt, expired.cached), (30_000, 0));
+        assert_eq!(expired.uncached, 30_000);
+    }
+
+    #[test]
+    fn an_agent_beside_the_main_one_is_told() {
+        let now = Instant::now();
+        let estimator = Estimator::new(None);
+        let first = prompt(&[3]);
+        let helper = Asked {
+            spawns: false,
+            ..asked(&first)
+        };
+        assert!(!estimator.estimate(&helper, now).estimate.aside);
+        estimator.begun(&asked(&first), now);
+        assert!(estimator.estimate(&helper, now).estimate.aside);
+        assert!(!estimator.estimate(&asked(&first), now).estimate.aside);
+    }
+
+    #[test]
+    fn hits_are_learned_and_refusals_make_careful() {
+        let now = Instant::now();
+        let estimator = Estimator::new(Some(3000));
+        let first = prompt(&[3]);
+        send(&estimator, &first, tokens(30_000, 0), now);
         for _ in 0..60 {
-            estimator.learn("m", "s", 400_000, tokens(100_000, 0), now);
+            send(&estimator, &first, tokens(30_000, 0), now);
         }
-        assert!(estimator.estimate("m", "s", 400_000, now).uncached > 99_000);
+        assert!(estimator.estimate(&asked(&first), now).estimate.cached < 100);
+        for _ in 0..60 {
+            send(&estimator, &first, tokens(30_000, 30_000), now);
+        }
+        let warm = estimator.estimate(&asked(&first), now).estimate;
+        assert!(warm.cached > 29_000 && warm.uncached < 1300);
+        estimator.refused("host/m");
+        assert!(estimator.estimate(&asked(&first), now).estimate.uncached > warm.uncached);
     }
 
     #[test]
-    fn the_ratio_is_bounded_or_fixed() {
+    fn what_was_learned_survives_a_restart() {
         let now = Instant::now();
         let estimator = Estimator::new(None);
-        estimator.learn("m", "s", 1_000_000, tokens(10, 0), now);
-        assert_eq!(estimator.estimate("m", "t", 6000, now).prompt, 1000);
-        let fixed = Estimator::new(Some(2000));
-        fixed.learn("m", "s", 4000, tokens(1000, 0), now);
-        assert_eq!(fixed.estimate("m", "t", 4000, now).prompt, 2000);
-        assert_eq!(fixed.estimate("m", "s", 4400, now).prompt, 1200);
+        for size in 0..40 {
+            send(
+                &estimator,
+                &prompt(&[size]),
+                tokens(30_000 + 500 * u64::try_from(size).unwrap(), 0),
+                now,
+            );
+        }
+        estimator.learn_output("m", 8000, 1000);
+        let text = serde_json::to_string(&estimator.saved()).unwrap();
+        let next = Estimator::new(None);
+        next.restore(&serde_json::from_str(&text).unwrap());
+        assert_eq!(next.saved(), estimator.saved());
+        let cold = |estimator: &Estimator| estimator.estimate(&asked(&prompt(&[1])), now).estimate;
+        assert!(cold(&next).prompt > cold(&Estimator::new(None)).prompt * 5 / 4);
+        assert_eq!(next.output("m", 4500), estimator.output("m", 4500));
+        assert_ne!(next.output("m", 4500), next.output("unknown", 4500));
+        let other = Estimator::new(None);
+        other.restore(&Rates {
+            version: 2,
+            ..estimator.saved()
+        });
+        assert!(other.saved().models.is_empty());
     }
 
     #[test]
-    fn sessions_are_bounded() {
-        let start = Instant::now();
+    fn models_are_bounded() {
         let estimator = Estimator::new(None);
-        for number in 0..10_000_u64 {
-            let now = start + Duration::from_millis(number);
-            estimator.learn("m", &number.to_string(), 4000, tokens(1000, 0), now);
+        for number in 0..1000 {
+            estimator.learn_output(&number.to_string(), 100, 30);
         }
-        let state = estimator.state.lock();
-        assert!(state.sessions.len() <= SESSIONS);
-        assert!(state.sessions.contains_key("m\n9999"));
+        let saved = estimator.saved();
+        assert_eq!(saved.models.len(), MODELS);
+        assert!(saved.models.contains_key("999") && !saved.models.contains_key("1"));
     }
 }

@@ -8,9 +8,14 @@
 //! provider or a price, and nothing here decides whether a request may go: `limits` does.
 
 mod count;
+mod hits;
 mod ledger;
+mod prefix;
+mod prompt;
+mod ratio;
 mod tokens;
 
-pub use count::{Estimate, Estimator};
+pub use count::{Asked, Estimate, Estimator, Guess, Rates};
 pub use ledger::{Account, By, Ledger, LedgerError, Total};
+pub use prompt::{CLASSES, Class, Content, LINKS, Link, Prompt, chained};
 pub use tokens::{Dimensions, Observation, Tokens};

@@ -1,4 +1,4 @@
-//! An incremental walk over a JSON text that captures a few members and skips everything else.
+//! An incremental walk over a JSON text that tells its owner about a few members and skips everything else.
 //!
 //! The walk takes the text in pieces of any size and gives the same result for any split. Inside strings it jumps
 //! from quote to quote with vectorised search, so a long text costs about one pass of memory. Captures are
@@ -14,35 +14,63 @@ const LONGEST_CAPTURE: usize = 16 * 1024;
 /// Longest key that is looked at; longer ones cannot be wanted.
 const LONGEST_KEY: usize = 64;
 
-/// How many bytes of a string decide whether it is an encoded picture rather than text.
-const PICTURE_PROBE: usize = 256;
+/// What is to become of a member of the outermost object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Want {
+    /// Nothing.
+    Skip,
+    /// It is kept and told whole.
+    Capture,
+    /// Its raw bytes are told as they come.
+    Watch,
+}
 
-/// What a walk tells its owner. Wanted members are those of the outermost object.
+/// What a walk tells its owner. Members are those of the outermost object, whose depth is one.
 pub(super) trait Visitor {
-    /// Whether the value of this key of the outermost object is to be captured.
-    fn wants(&self, key: &[u8]) -> bool;
+    /// What is to become of the value of this key of the outermost object.
+    fn wants(&mut self, key: &[u8]) -> Want;
     /// The raw JSON of a captured member; `None` when it was too long to keep.
     fn captured(&mut self, key: &[u8], value: Option<&[u8]>);
-    /// A string of `length` bytes that was an encoded picture ended.
-    fn picture(&mut self, _length: u64) {}
+    /// The next raw bytes of a watched member.
+    fn watched(&mut self, _bytes: &[u8]) {}
+    /// A member of the outermost object ended.
+    fn finished(&mut self) {}
+    /// Keys of objects at most so deep are told; deeper ones pass as text.
+    fn keys_to(&self) -> u32 {
+        1
+    }
+    /// A container opened, and the depth is now this.
+    fn opened(&mut self, _depth: u32) {}
+    /// A container of this depth closed.
+    fn closed(&mut self, _depth: u32) {}
+    /// A key of an object below the outermost.
+    fn named(&mut self, _depth: u32, _key: &[u8]) {}
+    /// The next bytes of a string that is no key.
+    fn text(&mut self, _run: &[u8]) {}
+    /// That string ended, in a container of this depth.
+    fn text_ended(&mut self, _depth: u32) {}
 }
 
 /// The state of a walk between two pieces.
 #[derive(Debug)]
 pub(super) struct Walk {
     depth: u32,
+    /// One bit for each open container, the innermost lowest: whether it is an object. Below 64 levels nothing is told.
+    objects: u64,
     in_string: bool,
     /// The string so far ends in an odd run of backslashes: its next byte is escaped.
     escaped: bool,
-    /// At depth one: whether the next string is a key.
+    /// Whether the next string is a key.
     expects_key: bool,
     in_key: bool,
+    /// The current member's key, and the current key below it.
     key: Vec<u8>,
-    capturing: bool,
+    inner: Vec<u8>,
+    want: Want,
     too_long: bool,
     capture: Vec<u8>,
-    string_length: u64,
-    looks_encoded: bool,
+    /// Where the untold part of a watched member begins in this piece.
+    untold: usize,
     ended: bool,
 }
 
@@ -50,16 +78,17 @@ impl Default for Walk {
     fn default() -> Self {
         Self {
             depth: 0,
+            objects: 0,
             in_string: false,
             escaped: false,
             expects_key: false,
             in_key: false,
             key: Vec::with_capacity(LONGEST_KEY),
-            capturing: false,
+            inner: Vec::with_capacity(LONGEST_KEY),
+            want: Want::Skip,
             too_long: false,
             capture: Vec::new(),
-            string_length: 0,
-            looks_encoded: false,
+            untold: 0,
             ended: false,
         }
     }
@@ -73,6 +102,7 @@ impl Walk {
 
     /// Takes the next piece.
     pub(super) fn feed(&mut self, piece: &[u8], visitor: &mut impl Visitor) {
+        self.untold = 0;
         let mut at = 0;
         while at < piece.len() {
             at = if self.in_string {
@@ -80,6 +110,9 @@ impl Walk {
             } else {
                 self.outside(piece, at, visitor)
             };
+        }
+        if self.want == Want::Watch {
+            visitor.watched(&piece[self.untold..]);
         }
     }
 
@@ -91,45 +124,52 @@ impl Walk {
                     self.keep(&piece[start..=at]);
                     self.in_string = true;
                     self.escaped = false;
-                    self.string_length = 0;
-                    self.looks_encoded = true;
-                    if self.depth == 1 && self.expects_key {
+                    if self.expects_key && self.depth <= visitor.keys_to() {
                         self.in_key = true;
-                        self.key.clear();
+                        self.key_buffer().clear();
                     }
                     return at + 1;
                 }
-                b'{' | b'[' => {
+                open @ (b'{' | b'[') => {
                     self.depth += 1;
-                    if self.depth == 1 {
-                        self.expects_key = piece[at] == b'{';
+                    self.expects_key = open == b'{';
+                    if self.depth <= u64::BITS {
+                        self.objects = self.objects << 1 | u64::from(self.expects_key);
                     }
+                    visitor.opened(self.depth);
                 }
                 b'}' | b']' => {
                     if self.depth == 1 {
                         self.keep(&piece[start..at]);
-                        self.finish_member(visitor);
+                        self.finish_member(piece, at, visitor);
                         self.ended = true;
                         self.depth = 0;
+                        self.objects = 0;
                         return at + 1;
                     }
+                    visitor.closed(self.depth);
+                    if self.depth <= u64::BITS {
+                        self.objects >>= 1;
+                    }
                     self.depth = self.depth.saturating_sub(1);
+                    self.expects_key = false;
                 }
                 b',' if self.depth == 1 => {
                     self.keep(&piece[start..at]);
-                    self.finish_member(visitor);
-                    self.expects_key = true;
+                    self.finish_member(piece, at, visitor);
+                    self.expects_key = self.objects & 1 == 1;
                     return at + 1;
                 }
+                b',' => self.expects_key = self.depth <= u64::BITS && self.objects & 1 == 1,
                 b':' if self.depth == 1 && self.expects_key => {
                     self.expects_key = false;
-                    if visitor.wants(&self.key) {
-                        self.capturing = true;
-                        self.too_long = false;
-                        self.capture.clear();
-                    }
+                    self.want = visitor.wants(&self.key);
+                    self.too_long = false;
+                    self.capture.clear();
+                    self.untold = at + 1;
                     return at + 1;
                 }
+                b':' => self.expects_key = false,
                 _ => {}
             }
             at += 1;
@@ -144,20 +184,27 @@ impl Walk {
         let rest = &piece[at..];
         let end = memchr_iter(b'"', rest).find(|&quote| !self.escapes(&rest[..quote]));
         let run = &rest[..end.unwrap_or(rest.len())];
-        self.probe(run);
-        self.string_length += run.len() as u64;
+        if self.in_key {
+            let key = self.key_buffer();
+            // A key that is too long to be wanted is cut, and then matches nothing.
+            let room = LONGEST_KEY.saturating_sub(key.len());
+            key.extend_from_slice(&run[..run.len().min(room)]);
+        } else {
+            visitor.text(run);
+        }
         let Some(end) = end else {
             self.escaped = self.escapes(rest);
             self.keep(rest);
             return piece.len();
         };
-        // The quote that ends a key is not part of it; the one that ends a captured value is.
-        self.keep(if self.in_key { run } else { &rest[..=end] });
+        self.keep(&rest[..=end]);
         self.in_string = false;
-        self.in_key = false;
-        if self.looks_encoded && self.string_length > PICTURE_PROBE as u64 {
-            visitor.picture(self.string_length);
+        if !self.in_key {
+            visitor.text_ended(self.depth);
+        } else if self.depth > 1 {
+            visitor.named(self.depth, &self.inner);
         }
+        self.in_key = false;
         at + end + 1
     }
 
@@ -168,24 +215,16 @@ impl Walk {
         (run + usize::from(before)) % 2 == 1
     }
 
-    /// Base64 has no blank and no punctuation beyond a few signs; prose and code show one within a few bytes.
-    fn probe(&mut self, run: &[u8]) {
-        let seen = usize::try_from(self.string_length).unwrap_or(usize::MAX);
-        if self.looks_encoded && seen < PICTURE_PROBE {
-            let part = &run[..run.len().min(PICTURE_PROBE - seen)];
-            self.looks_encoded = part.iter().all(|byte| {
-                byte.is_ascii_alphanumeric()
-                    || matches!(byte, b'+' | b'/' | b'=' | b'-' | b'_' | b':' | b';' | b',')
-            });
+    fn key_buffer(&mut self) -> &mut Vec<u8> {
+        if self.depth == 1 {
+            &mut self.key
+        } else {
+            &mut self.inner
         }
     }
 
     fn keep(&mut self, bytes: &[u8]) {
-        if self.in_key {
-            // A key that is too long to be wanted is cut, and then matches nothing.
-            let room = LONGEST_KEY.saturating_sub(self.key.len());
-            self.key.extend_from_slice(&bytes[..bytes.len().min(room)]);
-        } else if self.capturing && !self.too_long {
+        if self.want == Want::Capture && !self.too_long {
             if self.capture.len() + bytes.len() > LONGEST_CAPTURE {
                 self.too_long = true;
                 self.capture.clear();
@@ -195,11 +234,16 @@ impl Walk {
         }
     }
 
-    fn finish_member(&mut self, visitor: &mut impl Visitor) {
-        if self.capturing {
-            self.capturing = false;
-            let value = (!self.too_long).then(|| self.capture.trim_ascii());
-            visitor.captured(&self.key, value);
+    fn finish_member(&mut self, piece: &[u8], at: usize, visitor: &mut impl Visitor) {
+        match self.want {
+            Want::Skip => {}
+            Want::Capture => {
+                let value = (!self.too_long).then(|| self.capture.trim_ascii());
+                visitor.captured(&self.key, value);
+            }
+            Want::Watch => visitor.watched(&piece[self.untold..at]),
         }
+        self.want = Want::Skip;
+        visitor.finished();
     }
 }

@@ -12,11 +12,12 @@
 
 mod json;
 mod report;
+mod sample;
 mod scan;
 mod sse;
 mod tap;
 
-pub use scan::{Facts, Scan};
+pub use scan::{Facts, Scan, Turn};
 pub use tap::{Ending, Tap};
 
 /// The three forms in which a model is asked and answers.

@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use crate::usage::Tokens;
 use crate::wire::Dialect;
-use crate::wire::json::{Visitor, Walk};
+use crate::wire::json::{Visitor, Walk, Want};
 use crate::wire::report::Usage;
 use crate::wire::sse::Splitter;
 
@@ -191,8 +191,11 @@ impl Seen {
 }
 
 impl Visitor for Seen {
-    fn wants(&self, key: &[u8]) -> bool {
-        matches!(key, b"usage" | b"stop_reason" | b"error")
+    fn wants(&mut self, key: &[u8]) -> Want {
+        match key {
+            b"usage" | b"stop_reason" | b"error" => Want::Capture,
+            _ => Want::Skip,
+        }
     }
 
     fn captured(&mut self, key: &[u8], value: Option<&[u8]>) {

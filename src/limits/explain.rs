@@ -1,0 +1,210 @@
+//! Why something waits and for how long: the queue's order laid against what each budget will free.
+//!
+//! The head's time is exact unless something in flight changes. For those behind it the expected costs of all that go
+//! before are summed, and each budget tells when that sum has fitted.
+
+use std::time::Duration;
+
+use crate::limits::ask::Budget;
+use crate::limits::options::Options;
+use crate::limits::pace::time_of;
+use crate::limits::pool::{Pool, TOKEN_BUDGETS};
+use crate::limits::queue::{Spot, Waiting};
+use crate::limits::requests::Requests;
+use crate::limits::room::Room;
+use crate::limits::snapshot::{Bound, Ladder, PoolView, Wait};
+use crate::limits::window::Outlook;
+use crate::usage::Dimensions;
+
+/// Every budget's future, for growing demands.
+struct Future<'a> {
+    pool: &'a Pool,
+    accounts: [[Outlook<'a>; 2]; 3],
+    paced: bool,
+    now: Duration,
+}
+
+impl<'a> Future<'a> {
+    /// Prompts in flight, which tend to come in bursts, will count at their end; outputs end as steadily as older ones
+    /// leave the window (with them, estimates were 60 % too high in simulation).
+    fn new(pool: &'a Pool, now: Duration) -> Self {
+        let flowing = pool.flowing(now);
+        let accounts = std::array::from_fn(|d| {
+            let flying = if d < 2 { pool.flying[d] } else { 0 };
+            let held = flowing[d].saturating_sub(pool.logs[d].sum());
+            [
+                Outlook::new(&pool.logs[d], held, pool.caps.flow[d], now, pool.span),
+                if pool.binds_at_end(d) {
+                    Outlook::new(&pool.ended[d], flying, pool.caps.end[d], now, pool.span)
+                } else {
+                    Outlook::new(&pool.logs[d], held, pool.caps.flow[d], now, pool.span)
+                },
+            ]
+        });
+        Self {
+            pool,
+            accounts,
+            paced: pool.is_paced(),
+            now,
+        }
+    }
+
+    /// When a request that needs `own` can go after `before`, for which budget it waits longest, and what is missing.
+    fn of(&mut self, before: &[u64; 3], own: &[u64; 3]) -> (Duration, Budget, u64) {
+        let mut worst = (self.now, Budget::Requests, 0);
+        for d in (0..3).filter(|&d| own[d] > 0) {
+            let demand = before[d] + own[d];
+            for account in &mut self.accounts[d] {
+                let lacks = account.missing(demand);
+                let at = account.at(demand);
+                if lacks > 0 && (at > worst.0 || worst.2 == 0) {
+                    worst = (at, TOKEN_BUDGETS[d], lacks);
+                }
+            }
+            if self.paced && d < 2 {
+                let due = self.pool.pace.ready_at(d, self.pool.span).max(self.now);
+                let cap = self.pool.caps.flow[d];
+                let windows = u32::try_from(before[d] / cap.max(1)).unwrap_or(u32::MAX);
+                let whole = time_of(cap, cap, self.pool.span).saturating_mul(windows);
+                let at = due + whole + time_of(before[d] % cap.max(1), cap, self.pool.span);
+                if at > worst.0 {
+                    worst = (at, TOKEN_BUDGETS[d], demand);
+                }
+            }
+        }
+        worst
+    }
+}
+
+impl Pool {
+    /// Why one request waits.
+    pub(crate) fn wait_of(&self, spot: Spot, requests: &Requests, now: Duration) -> Option<Wait> {
+        self.waits(requests, now)
+            .into_iter()
+            .find_map(|(one, _, wait)| (one == spot).then_some(wait))
+    }
+
+    /// By when the last in the queue will be served: a quick look.
+    pub(crate) fn latest(&self, requests: &Requests, now: Duration) -> Duration {
+        let count = u32::try_from(self.queue.len()).unwrap_or(u32::MAX);
+        let rate = requests.ready_at().max(now) + requests.interval().saturating_mul(count);
+        let expected = self.queue.expected();
+        let most = std::array::from_fn(|d| expected[d] + self.caps.flow[d] / 4);
+        let (at, ..) = Future::new(self, now).of(&most, &[1; 3]);
+        at.max(rate).max(self.brake.until())
+    }
+
+    /// Why each request waits, in the order in which they will probably go.
+    pub(crate) fn waits(&self, requests: &Requests, now: Duration) -> Vec<(Spot, &Waiting, Wait)> {
+        let mut future = Future::new(self, now);
+        let room = Room::new(self, now);
+        let mut before = [0; 3];
+        let all = self.queue.all().into_iter().enumerate();
+        all.map(|(ahead, (_, spot, waiting))| {
+            let turns = u32::try_from(ahead).unwrap_or(u32::MAX);
+            let mut wait = (
+                requests.ready_at().max(now) + requests.interval().saturating_mul(turns),
+                Budget::Requests,
+                ahead as u64 + 1,
+            );
+            let (at, budget, missing) = future.of(&before, &waiting.need);
+            if missing > 0 && at >= wait.0 {
+                wait = (at, budget, missing);
+            }
+            if ahead == 0
+                && let Some(block) = room.block(&waiting.need)
+            {
+                wait = (block.until.unwrap_or(at), block.budget, block.missing);
+            }
+            if self.brake.until() > wait.0 {
+                wait = (self.brake.until(), Budget::Pause, 0);
+            }
+            (0..3).for_each(|d| before[d] += waiting.expected[d]);
+            let wait = Wait {
+                place: ahead + 1,
+                budget: wait.1,
+                missing: wait.2,
+                eta_ms: millis(wait.0.saturating_sub(now)),
+                waited_ms: millis(now.saturating_sub(waiting.arrived)),
+            };
+            (spot, waiting, wait)
+        })
+        .collect()
+    }
+
+    pub(crate) fn view(&self, name: &str, options: &Options, now: Duration) -> PoolView {
+        let caps = self.caps.flow;
+        let limits = self.limits(options);
+        let taken: [u64; 3] = std::array::from_fn(|d| self.fuller(d));
+        let percents: [u64; 3] = std::array::from_fn(|d| taken[d] * 100 / caps[d].max(1));
+        // The first of the tightest.
+        let binding = (1..3).fold(0, |best, d| {
+            if percents[d] > percents[best] {
+                d
+            } else {
+                best
+            }
+        });
+        let waits = self.waits.of_hour(now, options.window * 60);
+        let all: u64 = waits.iter().map(|&(_, millis)| millis).sum();
+        let rules = self.rules();
+        PoolView {
+            name: name.to_owned(),
+            limits: Dimensions::from_array(limits),
+            learned: Dimensions::from_array(self.learned.limits().map(|l| l.is_some())),
+            ratio_ppm: self.margin.ppm(),
+            effective: Dimensions::from_array(caps),
+            used: Dimensions::from_array(std::array::from_fn(|d| taken[d] - self.held(d))),
+            held: Dimensions::from_array(std::array::from_fn(|d| self.held(d))),
+            binding: TOKEN_BUDGETS[binding],
+            percent: percents[binding],
+            in_flight: self.in_flight,
+            waiting: self.queue.len(),
+            paused_ms: millis(self.brake.until().saturating_sub(now)),
+            scouting: self.brake.waits_for_scout(),
+            foreign: Dimensions::from_array(self.others),
+            paced: self.is_paced(),
+            cautious_ms: millis(self.caution.until().saturating_sub(now)),
+            bound: waits
+                .into_iter()
+                .map(|(budget, waited_ms)| Bound {
+                    budget,
+                    waited_ms,
+                    percent: waited_ms * 100 / all.max(1),
+                })
+                .collect(),
+            ladder: self.ladder(name, &limits, now),
+            rules_of: rules.map(|rules| format!("{} {}", rules.name, rules.as_of)),
+        }
+    }
+
+    /// How the limits will rise. What the user set is no business of the upstream's.
+    fn ladder(&self, name: &str, limits: &[u64; 3], now: Duration) -> Option<Dimensions<Ladder>> {
+        let rules = self.rules()?;
+        let ceilings = rules.ceiling(name)?;
+        let last = self.used.last();
+        let rose = self.learned.rose();
+        let steps = std::array::from_fn(|d| {
+            let steps = rules.rise.steps(limits[d], ceilings[d]);
+            let due = rose[d].map_or(now, |at| at + rules.rise.every());
+            let next = due.saturating_sub(now);
+            let further = rules.rise.every() * steps.saturating_sub(1);
+            Ladder {
+                ceiling: ceilings[d],
+                steps,
+                enough: last[d] * 100 > limits[d] * rules.rise.above_percent,
+                next_ms: if steps == 0 { 0 } else { millis(next) },
+                ceiling_ms: if steps == 0 {
+                    0
+                } else {
+                    millis(next + further)
+                },
+            }
+        });
+        Some(Dimensions::from_array(steps))
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
+}

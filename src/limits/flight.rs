@@ -1,0 +1,105 @@
+//! An admitted request, from admission to its end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::limits::ask::{Class, Ticket};
+use crate::limits::limiter::Ending;
+use crate::limits::pool::Pool;
+use crate::limits::queue::Spot;
+use crate::limits::reserve::Rest;
+use crate::limits::window::Seq;
+use crate::usage::Tokens;
+
+/// Output entries remembered per request, for the case that more was counted than was generated.
+const MANY_CHUNKS: usize = 64;
+
+/// An admitted request.
+#[derive(Clone, Debug)]
+pub(crate) struct Flight {
+    pub(crate) pool: Arc<str>,
+    pub(crate) spot: Spot,
+    pub(crate) ticket: Ticket,
+    pub(crate) class: Class,
+    pub(crate) weight: u32,
+    pub(crate) admitted: Duration,
+    /// It went ahead alone after a rest.
+    pub(crate) scout: bool,
+    pub(crate) estimate: [u64; 3],
+    pub(crate) max_tokens: Option<u64>,
+    /// Prompt tokens that were not sent yet.
+    pub(crate) held: [u64; 2],
+    pub(crate) rest: Rest,
+    /// What it counts for in the accounts of ended answers although it still runs.
+    pub(crate) overdue: [u64; 3],
+    pub(crate) is_overdue: bool,
+    /// Tokens held of the day.
+    pub(crate) daily: u64,
+    /// Service that its terminal was charged with.
+    pub(crate) cost: i64,
+    pub(crate) sent: bool,
+    pub(crate) prompt: [Option<Seq>; 2],
+    pub(crate) streamed: u64,
+    /// When the first output was counted, and how much.
+    pub(crate) began: Option<(Duration, u64)>,
+    pub(crate) chunks: Vec<Seq>,
+}
+
+impl Flight {
+    /// Output came and was logged.
+    pub(crate) fn note(&mut self, tokens: u64, seq: Seq, now: Duration) {
+        self.streamed += tokens;
+        self.began.get_or_insert((now, tokens));
+        if self.chunks.len() == MANY_CHUNKS {
+            self.chunks.drain(..MANY_CHUNKS / 2);
+        }
+        self.chunks.push(seq);
+    }
+
+    /// What it counts as, given its end.
+    pub(crate) fn cost(&self, ending: Ending) -> Tokens {
+        let estimated = |generated| Tokens {
+            prompt: self.estimate[0],
+            cached: self.estimate[0] - self.estimate[1],
+            generated,
+            reasoning: 0,
+        };
+        match ending {
+            Ending::Settled(tokens) => tokens,
+            // An answer in one piece never streamed; what was reserved is then the best guess.
+            Ending::Unmetered if self.streamed == 0 => estimated(self.estimate[2]),
+            Ending::Unmetered => estimated(self.streamed),
+            Ending::Cancelled if self.sent => estimated(self.streamed),
+            Ending::Cancelled | Ending::Refused => Tokens::default(),
+        }
+    }
+
+    /// Makes the logs say that it spent this. Prompt entries keep their stamp; more output counts from now.
+    pub(crate) fn charge(&self, pool: &mut Pool, spent: [u64; 3], now: Duration) {
+        for (d, amount) in spent.into_iter().enumerate().take(2) {
+            match self.prompt[d] {
+                Some(seq) => pool.logs[d].correct(seq, amount),
+                None if amount > 0 => {
+                    pool.logs[d].push(now, amount);
+                }
+                None => {}
+            }
+        }
+        if spent[2] > self.streamed {
+            pool.spend(2, spent[2] - self.streamed, now);
+        }
+        let mut surplus = self.streamed.saturating_sub(spent[2]);
+        for seq in self.chunks.iter().rev() {
+            surplus -= pool.logs[2].take_back(*seq, surplus);
+        }
+    }
+
+    /// Tokens per thousand seconds at which it streamed; `None` if that cannot be told.
+    pub(crate) fn speed(&self, generated: u64, now: Duration) -> Option<u64> {
+        let (at, first) = self.began?;
+        let time = now.saturating_sub(at).as_millis();
+        let time = u64::try_from(time).ok().filter(|&millis| millis >= 500)?;
+        let later = generated.saturating_sub(first);
+        (later >= 16).then(|| later.saturating_mul(1_000_000) / time)
+    }
+}

@@ -1,0 +1,162 @@
+//! Asking the upstream to serve a conversation where its prompt cache is.
+//!
+//! Prompt caches are local to a serving replica. Fireworks routes by the body's `prompt_cache_key`, then `user`, then
+//! the header `x-session-affinity` (Fireworks docs, prompt caching). What the client itself sets is left alone; without
+//! it, one stable value per conversation is added: a hash, because a session's name may tell who or where the user is.
+//! The body is not copied for it: one member is put between its opening brace and the rest.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use ring::digest::{SHA256, digest};
+
+use crate::upstream::Kind;
+use crate::wire::{Dialect, Facts};
+
+const HEADER: HeaderName = HeaderName::from_static("x-session-affinity");
+
+/// Headers by which clients choose a replica themselves; Fireworks documents all of them.
+const CLIENTS_OWN: [&str; 3] = [
+    "x-session-affinity",
+    "x-multi-turn-session-id",
+    "x-claude-code-session-id",
+];
+
+/// What is added to a request so that it meets its cache.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Affinity {
+    value: String,
+}
+
+impl Affinity {
+    /// The affinity of a conversation at this upstream; `None` where the client chose one or none is taken.
+    pub(super) fn of(kind: Kind, headers: &HeaderMap, session: &str) -> Option<Self> {
+        let chosen = CLIENTS_OWN.iter().any(|name| headers.contains_key(*name));
+        if !takes(kind) || chosen {
+            return None;
+        }
+        let hash = digest(&SHA256, format!("affinity of {session}").as_bytes());
+        let value = hash.as_ref()[..16]
+            .iter()
+            .fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
+        Some(Self { value })
+    }
+
+    /// Adds the header.
+    pub(super) fn mark(&self, headers: &mut HeaderMap) {
+        if let Ok(value) = HeaderValue::from_str(&self.value) {
+            headers.insert(HEADER, value);
+        }
+    }
+
+    /// Adds the member to a body that has none, in a dialect that knows it.
+    pub(super) fn pin(
+        &self,
+        chunks: Arc<[Bytes]>,
+        dialect: Dialect,
+        facts: &Facts,
+    ) -> Arc<[Bytes]> {
+        if facts.pinned || dialect == Dialect::Messages {
+            return chunks;
+        }
+        let member = format!("\"prompt_cache_key\":\"{}\",", self.value);
+        facts
+            .opening
+            .and_then(|opening| spliced(&chunks, opening, member.into()))
+            .unwrap_or(chunks)
+    }
+}
+
+/// Which upstreams take both; others may refuse what they do not know.
+fn takes(kind: Kind) -> bool {
+    matches!(kind, Kind::Fireworks | Kind::Local)
+}
+
+/// The chunks with one more at this offset.
+fn spliced(chunks: &[Bytes], offset: u64, more: Bytes) -> Option<Arc<[Bytes]>> {
+    let mut before = usize::try_from(offset).ok()?;
+    let at = chunks.iter().position(|chunk| {
+        let inside = before <= chunk.len();
+        if !inside {
+            before -= chunk.len();
+        }
+        inside
+    })?;
+    let mut all = chunks[..at].to_vec();
+    all.extend([chunks[at].slice(..before), more, chunks[at].slice(before..)]);
+    all.extend_from_slice(&chunks[at + 1..]);
+    all.retain(|chunk| !chunk.is_empty());
+    Some(all.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::Scan;
+
+    fn facts(chunks: &[Bytes]) -> Facts {
+        let mut scan = Scan::default();
+        for chunk in chunks {
+            scan.feed(chunk);
+        }
+        scan.finish()
+    }
+
+    #[test]
+    fn a_member_goes_behind_the_brace_wherever_the_body_is_cut() {
+        let body = " \n{\"model\":\"k\"}";
+        for cut in 0..body.len() {
+            let chunks: Arc<[Bytes]> = [&body[..cut], &body[cut..]].map(Bytes::from).into();
+            let facts = facts(&chunks);
+            let affinity = Affinity::of(Kind::Local, &HeaderMap::new(), "s").unwrap();
+            let sent = affinity.pin(chunks.clone(), Dialect::Chat, &facts);
+            let text = String::from_utf8(sent.concat()).unwrap();
+            let key = &affinity.value;
+            assert_eq!(
+                text,
+                format!(" \n{{\"prompt_cache_key\":\"{key}\",\"model\":\"k\"}}")
+            );
+            assert!(Arc::ptr_eq(
+                &affinity.pin(chunks.clone(), Dialect::Messages, &facts),
+                &chunks
+            ));
+        }
+    }
+
+    #[test]
+    fn what_the_client_chose_and_what_is_unknown_stays() {
+        let of = |kind, header: Option<&'static str>, session: &str| {
+            let header =
+                header.map(|name| (HeaderName::from_static(name), HeaderValue::from_static("v")));
+            Affinity::of(kind, &header.into_iter().collect(), session)
+        };
+        let value = of(Kind::Fireworks, None, "session_1").unwrap().value;
+        assert!(!value.contains("session_1"));
+        assert_eq!(value, of(Kind::Local, None, "session_1").unwrap().value);
+        assert_ne!(value, of(Kind::Local, None, "session_2").unwrap().value);
+        // A fixed value: it must be the same after a restart and an update.
+        assert_eq!(value, VALUE_OF_SESSION_1);
+        for kind in [
+            Kind::Moonshot,
+            Kind::KimiCode,
+            Kind::OpenRouter,
+            Kind::Vertex,
+            Kind::Other,
+        ] {
+            assert_eq!(of(kind, None, "s"), None);
+        }
+        for header in CLIENTS_OWN {
+            assert_eq!(of(Kind::Fireworks, Some(header), "s"), None);
+        }
+        // What other clients route by in the body is theirs too.
+        for body in [r#"{"prompt_cache_key":"a","model":"k"}"#, r#"{"user":"a"}"#] {
+            let chunks: Arc<[Bytes]> = [Bytes::from_static(body.as_bytes())].into();
+            let affinity = of(Kind::Local, None, "s").unwrap();
+            let sent = affinity.pin(chunks.clone(), Dialect::Chat, &facts(&chunks));
+            assert!(Arc::ptr_eq(&sent, &chunks));
+        }
+    }
+
+    const VALUE_OF_SESSION_1: &str = "d0038a2011da96299c57fe7612f850c7";
+}

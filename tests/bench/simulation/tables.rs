@@ -110,9 +110,13 @@ impl Table {
             score.seen < 0.1,
             format!("{name}: {:.1} client 429", score.seen),
         );
+        let [prompt, uncached, generated, inner] = score.denied_for;
         self.must(
             denied <= 1.0,
-            format!("{name}: {denied:.2} upstream 429 per 1000"),
+            format!(
+                "{name}: {denied:.2} upstream 429 per 1000 (prompt {prompt:.1}, uncached {uncached:.1}, \
+                 generated {generated:.1}, inner window {inner:.1})"
+            ),
         );
     }
 
@@ -142,10 +146,10 @@ fn compare(title: &str, cases: &[Case], whos: &[(&str, Who)], size: Size, least:
     let scenes: Vec<Scene> = cases.iter().map(|case| case.scene.clone()).collect();
     let policies: Vec<Who> = whos.iter().map(|(_, who)| *who).collect();
     let all = with_oracle(&scenes, &policies, size.seeds);
-    for (case, scores) in cases.iter().zip(&all) {
+    for (case, (scores, kind)) in cases.iter().zip(&all) {
         let name = &case.name;
         let oracle = scores.last().map_or(0.0, |score| score.turns);
-        let names = whos.iter().map(|(who, _)| *who).chain(["oracle"]);
+        let names = whos.iter().map(|(who, _)| *who).chain([*kind]);
         let mut plain = 0.0;
         for (who, score) in names.zip(scores) {
             table.turns(name, who, score, oracle);

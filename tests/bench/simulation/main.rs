@@ -58,7 +58,7 @@ fn main() {
 }
 
 fn baseline() -> String {
-    let head = "# The short version: 12 simulated minutes, mean of 2 seeds.\n\
+    let head = "# The short version: 6 to 12 simulated minutes, mean of 2 seeds.\n\
                 # Written by `cargo bench --bench simulation -- --write-baseline`.\n";
     let line = |(name, score): (String, score::Score)| {
         let (turns, denied) = (score.turns, score.denied_per_mille());

@@ -118,9 +118,12 @@ pub(crate) fn short() -> Vec<(String, Score)> {
     let scenes: Vec<(String, Scene)> = SHAPES
         .iter()
         .flat_map(|&shape| {
-            [8, 16, 64].map(|n| (format!("{} {n}", shape.name), Scene::new(shape, n, 12)))
+            [(8, 12), (16, 12), (64, 6)].map(|(n, minutes)| {
+                let name = format!("{} {n}", shape.name);
+                (name, Scene::new(shape, n, minutes))
+            })
         })
-        .chain([("greedy terminal".to_owned(), greedy(LONG, 7, 12))])
+        .chain([("greedy terminal".to_owned(), greedy(LONG, 7, 8))])
         .collect();
     let pairs: Vec<(Scene, Who)> = scenes.iter().map(|(_, s)| (s.clone(), KIMIQ)).collect();
     let scores = play_all(&pairs, 2);

@@ -30,11 +30,15 @@ impl<'a> Future<'a> {
     fn new(pool: &'a Pool, now: Duration) -> Self {
         let flowing = pool.flowing(now);
         let accounts = std::array::from_fn(|d| {
-            let flying = if pool.at_end[d] && d < 2 { pool.flying[d] } else { 0 };
+            let flying = if d < 2 { pool.flying[d] } else { 0 };
             let held = flowing[d].saturating_sub(pool.logs[d].sum());
             [
                 Outlook::new(&pool.logs[d], held, pool.caps.flow[d], now, pool.span),
-                Outlook::new(&pool.ended[d], flying, pool.caps.end[d], now, pool.span),
+                if pool.binds_at_end(d) {
+                    Outlook::new(&pool.ended[d], flying, pool.caps.end[d], now, pool.span)
+                } else {
+                    Outlook::new(&pool.logs[d], held, pool.caps.flow[d], now, pool.span)
+                },
             ]
         });
         Self {

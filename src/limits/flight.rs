@@ -40,7 +40,8 @@ pub(crate) struct Flight {
     pub(crate) sent: bool,
     pub(crate) prompt: [Option<Seq>; 2],
     pub(crate) streamed: u64,
-    pub(crate) began: Option<Duration>,
+    /// When the first output was counted, and how much.
+    pub(crate) began: Option<(Duration, u64)>,
     pub(crate) chunks: Vec<Seq>,
 }
 
@@ -48,7 +49,7 @@ impl Flight {
     /// Output came and was logged.
     pub(crate) fn note(&mut self, tokens: u64, seq: Seq, now: Duration) {
         self.streamed += tokens;
-        self.began.get_or_insert(now);
+        self.began.get_or_insert((now, tokens));
         if self.chunks.len() == MANY_CHUNKS {
             self.chunks.drain(..MANY_CHUNKS / 2);
         }
@@ -95,8 +96,10 @@ impl Flight {
 
     /// Tokens per thousand seconds at which it streamed; `None` if that cannot be told.
     pub(crate) fn speed(&self, generated: u64, now: Duration) -> Option<u64> {
-        let time = now.saturating_sub(self.began?).as_millis();
-        let time = u64::try_from(time).ok().filter(|&millis| millis >= 200)?;
-        (generated >= 32).then(|| generated.saturating_mul(1_000_000) / time)
+        let (at, first) = self.began?;
+        let time = now.saturating_sub(at).as_millis();
+        let time = u64::try_from(time).ok().filter(|&millis| millis >= 500)?;
+        let later = generated.saturating_sub(first);
+        (later >= 16).then(|| later.saturating_mul(1_000_000) / time)
     }
 }

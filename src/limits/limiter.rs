@@ -22,7 +22,6 @@ use crate::limits::options::Options;
 use crate::limits::pool::{Pool, price, service};
 use crate::limits::queue::{Spot, Waiting};
 use crate::limits::requests::Requests;
-use crate::limits::reserve::Rest;
 use crate::limits::saved::{Saved, VERSION};
 use crate::limits::snapshot::{QueueView, RequestsView, Snapshot, Wait};
 use crate::usage::{Observation, Tokens};
@@ -261,7 +260,7 @@ impl Limiter {
         flight.note(tokens, seq, now.at);
         let bounds = pool.bounds(self.options.output_reserve, flight.max_tokens);
         let rest = pool.outputs.rest(flight.class, flight.estimate[2], flight.streamed, bounds);
-        pool.expect(std::mem::replace(&mut flight.rest, rest), rest);
+        pool.expect(Some(std::mem::replace(&mut flight.rest, rest)), Some(rest));
         if flight.is_overdue && pool.at_end[2] {
             flight.overdue[2] += tokens;
             pool.overdue[2] += tokens;
@@ -294,7 +293,7 @@ impl Limiter {
         for d in 0..2 {
             pool.held[d] -= flight.held[d];
         }
-        pool.expect(flight.rest, Rest::default());
+        pool.expect(Some(flight.rest), None);
         let spent = flight.cost(ending);
         let costs = spent.dimensions().into_array();
         flight.charge(pool, costs, now.at);
@@ -583,7 +582,7 @@ impl Limiter {
         self.deadlines.remove(&(waiting.deadline, id));
         let bounds = pool.bounds(self.options.output_reserve, waiting.max_tokens);
         let rest = pool.outputs.rest(waiting.class, waiting.need[2], 0, bounds);
-        pool.expect(Rest::default(), rest);
+        pool.expect(None, Some(rest));
         (0..2).for_each(|d| pool.held[d] += waiting.need[d]);
         (0..3).for_each(|d| pool.flying[d] += waiting.need[d]);
         pool.in_flight += 1;

@@ -22,6 +22,7 @@
 //! does.
 
 mod ask;
+mod charging;
 mod daily;
 mod explain;
 mod flight;

@@ -6,12 +6,13 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::limits::ask::{Budget, Class};
+use crate::limits::charging::Charging;
 use crate::limits::foreign::Foreign;
 use crate::limits::learn::Learned;
 use crate::limits::margin::{BUSY_PERCENT, Brake, Caution, Margin};
 use crate::limits::options::Options;
 use crate::limits::pace::Pace;
-use crate::limits::queue::{Queue, Spot, WHOLE, Waiting};
+use crate::limits::queue::{LATE_BONUS, Queue, Spot, WHOLE, Waiting};
 use crate::limits::requests::Requests;
 use crate::limits::reserve::{Bounds, Outputs, Rest};
 use crate::limits::room::{Room, Scan};
@@ -29,7 +30,10 @@ pub(crate) const UNLIMITED: u64 = 1 << 50;
 /// A queue is paced when it would take longer than this part of a window.
 const PACED_FROM: u64 = 4;
 /// Streams are taken to be this much faster than those seen, percent: what comes sooner needs room sooner.
-const SPEED_PERCENT: u64 = 125;
+const SPEED_PERCENT: u64 = 110;
+/// Part of the limit by which outputs may be foreseen to overdraw the window. Only admissions are refused for what is in
+/// it, so an overdraft makes others wait and costs nothing; after a 429 that nothing explains none is accepted.
+const OVERDRAFT: u64 = 5;
 /// Retries that admissions earn, in thousandths: one in ten, ten at once.
 const EARNED: u32 = 100;
 const MOST_EARNED: u32 = 10_000;
@@ -59,8 +63,9 @@ pub(crate) struct Pool {
     pub(crate) overdue: [u64; 3],
     /// Prompt tokens of requests that were admitted and not yet sent.
     pub(crate) held: [u64; 2],
-    /// Expected rests of the answers in flight, and the sum of their variances.
-    rests: (u64, u128),
+    /// Expected rests of the answers in flight, the shortest first; their sum, and that of their variances.
+    rests: Vec<u64>,
+    rest: (u64, u128),
     /// A long queue is served evenly.
     evenly: bool,
     /// The reserve is the user's: it is held in full, whatever streams were seen to do.
@@ -77,6 +82,7 @@ pub(crate) struct Pool {
     /// The upstream is known for token budgets, so the start limits hold until it tells others.
     pub(crate) budgeted: bool,
     pub(crate) learned: Learned,
+    charging: [Charging; 3],
     foreign: [Foreign; 3],
     /// Tokens of each budget that others on the account use.
     pub(crate) others: [u64; 3],
@@ -107,7 +113,8 @@ impl Pool {
             ended: Default::default(),
             overdue: [0; 3],
             held: [0; 2],
-            rests: (0, 0),
+            rests: Vec::new(),
+            rest: (0, 0),
             evenly: options.pace,
             fixed: options.output_reserve.is_some(),
             speed: 0,
@@ -118,6 +125,7 @@ impl Pool {
             pace: Pace::default(),
             budgeted: true,
             learned: Learned::default(),
+            charging: Default::default(),
             foreign: Default::default(),
             others: [0; 3],
             margin: Margin::new(options.ratio, options.window, now),
@@ -209,6 +217,7 @@ impl Pool {
             self.learned = Learned::default();
             self.margin = Margin::new(options.ratio, options.window, now);
             self.caution = Caution::default();
+            self.charging = Default::default();
             self.refresh(options, now);
         }
         self.last_traffic = self.last_traffic.max(wall);
@@ -218,7 +227,7 @@ impl Pool {
     pub(crate) fn held(&self, d: usize) -> u64 {
         match d {
             2 => {
-                let (mean, variance) = self.rests;
+                let (mean, variance) = self.rest;
                 let sigma = u64::try_from(variance.isqrt()).unwrap_or(u64::MAX >> 16);
                 mean + sigma
             }
@@ -230,21 +239,43 @@ impl Pool {
         self.logs[d].sum() + self.held(d)
     }
 
-    /// Of the two counts of a budget the fuller one.
+    /// What ended binds in this budget.
+    pub(crate) fn binds_at_end(&self, d: usize) -> bool {
+        self.at_end[d] && !self.charging[d].flows()
+    }
+
+    /// Of the counts of a budget that bind the fuller one.
     pub(crate) fn fuller(&self, d: usize) -> u64 {
-        self.taken(d).max(self.ended[d].sum() + self.overdue[d])
+        let ended = self.ended[d].sum() + self.overdue[d];
+        self.taken(d).max(if self.binds_at_end(d) { ended } else { 0 })
     }
 
     /// What is taken of each budget, given that outputs take their time and find the room that is free by then.
     pub(crate) fn flowing(&self, now: Duration) -> [u64; 3] {
-        let held = self.held(2);
         let full = self.taken(2);
-        let speed = self.speed * self.in_flight as u64 * SPEED_PERCENT / 100;
+        let speed = self.speed * SPEED_PERCENT / 100;
         let generated = if self.fixed || speed == 0 || full <= self.caps.flow[2] / 2 {
             full
         } else {
-            let time = Duration::from_millis(held.saturating_mul(1_000_000) / speed);
-            self.logs[2].sum() + self.logs[2].peak(held, time, now, self.span)
+            let (held, mean) = (self.held(2), self.rest.0.max(1));
+            // What came in the last second is not counted yet: chunks and reports of them take their time.
+            let streams = self.in_flight as u64;
+            let unseen = (speed * streams / 1000).min(held);
+            let (mut ended, mut done) = (0, 0);
+            // Each stream brings its rest at the common speed; the deviation comes along in proportion.
+            let flow = |millis: u64| {
+                let each = speed * millis / 1_000_000;
+                while let Some(&rest) = self.rests.get(ended)
+                    && rest <= each
+                {
+                    done += rest;
+                    ended += 1;
+                }
+                (done + (self.rests.len() - ended) as u64 * each) * held / mean
+            };
+            let peak = self.logs[2].peak(held, flow, now, self.span);
+            let credit = if self.caution.is_on(now) { 0 } else { self.caps.flow[2] / OVERDRAFT };
+            self.logs[2].sum() + peak.saturating_sub(credit).max(unseen)
         };
         [self.taken(0), self.taken(1), generated]
     }
@@ -301,9 +332,20 @@ impl Pool {
     }
 
     /// An answer's expected rest is another one now.
-    pub(crate) fn expect(&mut self, before: Rest, after: Rest) {
-        self.rests.0 = self.rests.0 - before.mean + after.mean;
-        self.rests.1 = self.rests.1 - u128::from(before.variance) + u128::from(after.variance);
+    pub(crate) fn expect(&mut self, before: Option<Rest>, after: Option<Rest>) {
+        if let Some(rest) = before {
+            self.rest.0 -= rest.mean;
+            self.rest.1 -= u128::from(rest.variance);
+            if let Ok(index) = self.rests.binary_search(&rest.mean) {
+                self.rests.remove(index);
+            }
+        }
+        if let Some(rest) = after {
+            self.rest.0 += rest.mean;
+            self.rest.1 += u128::from(rest.variance);
+            let index = self.rests.partition_point(|&one| one < rest.mean);
+            self.rests.insert(index, rest.mean);
+        }
     }
 
     pub(crate) fn bounds(&self, fixed: Option<u64>, max_tokens: Option<u64>) -> Bounds {
@@ -347,6 +389,8 @@ impl Pool {
                 let (limit, left) = (self.learned.per_window(limit), self.learned.per_window(left));
                 let own = self.fuller(d);
                 self.foreign[d].observe(limit, left, own, now);
+                let counted = limit.saturating_sub(left);
+                self.charging[d].observe(limit, counted, self.logs[d].sum(), self.ended[d].sum());
             }
         }
         if seen.over_limit {
@@ -380,6 +424,7 @@ impl Pool {
         self.brake.refused(retry_after, jitter_ppm, now);
         if unexplained && !self.margin.is_fixed() {
             self.caution.raise(now, options.window);
+            self.charging = Default::default();
         }
         self.refresh(options, now);
     }
@@ -393,7 +438,8 @@ impl Pool {
     fn is_overdrawn(&self) -> bool {
         (0..3).any(|d| {
             self.logs[d].sum() > self.caps.flow[d]
-                || self.ended[d].sum() + self.overdue[d] > self.caps.end[d]
+                || (self.binds_at_end(d)
+                    && self.ended[d].sum() + self.overdue[d] > self.caps.end[d])
         })
     }
 
@@ -433,7 +479,13 @@ pub(crate) fn price(waiting: &mut Waiting, caps: &[u64; 3], now: Duration, rescu
     cold[1] = cold[1].saturating_add(waiting.cached).min(cold[0]);
     let saved = of(&cold) - waiting.cost;
     let urgent = waiting.expires.is_some_and(|at| at <= now + rescue);
-    waiting.bonus = if urgent { saved.saturating_mul(2) } else { saved };
+    waiting.bonus = if waiting.is_late(now, rescue) {
+        LATE_BONUS
+    } else if urgent {
+        saved.saturating_mul(2)
+    } else {
+        saved
+    };
 }
 
 /// Age of something saved; a stamp of the future, after the wall clock was set back, is of now.

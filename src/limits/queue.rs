@@ -10,7 +10,8 @@
 //! work; first come, first served inside each; and a class that was passed over four times goes next.
 //!
 //! A request whose prompt is in the upstream's cache may go before its turn by what the cache saves, and by twice that
-//! when it is about to expire; that is less than one cold request, so it moves the bound of fairness by no more.
+//! when it is about to expire; that is less than one cold request, so it moves the bound of fairness by no more. Whoever
+//! has waited six windows is next.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -28,6 +29,10 @@ pub(crate) const WHOLE: i64 = 1_000_000_000;
 const LANES: usize = 4;
 /// Picks that may pass a lane over before it is next.
 const PASSES: u8 = 4;
+/// Half windows after which a request is next, whatever the order.
+const LATE: u32 = 12;
+/// Service by which it then goes first: far more than any.
+pub(crate) const LATE_BONUS: i64 = 1 << 60;
 /// Terminals remembered before idle ones are forgotten.
 const MANY: usize = 256;
 
@@ -54,6 +59,20 @@ pub(crate) struct Waiting {
     pub(crate) cost: i64,
     /// Service by which it may go before its turn.
     pub(crate) bonus: i64,
+}
+
+impl Waiting {
+    /// When it is priced anew: before its prompt cache is lost, when it is, and when it has waited long.
+    fn clocks(&self, rescue: Duration) -> impl Iterator<Item = Duration> {
+        let cache = self.expires.map(|at| [at.saturating_sub(rescue), at]);
+        let late = self.arrived.saturating_add(rescue.saturating_mul(LATE));
+        cache.into_iter().flatten().chain([late])
+    }
+
+    /// It has waited so long that it is next, whatever the order.
+    pub(crate) fn is_late(&self, now: Duration, rescue: Duration) -> bool {
+        self.arrived.saturating_add(rescue.saturating_mul(LATE)) <= now
+    }
 }
 
 /// Where a request stands.
@@ -85,7 +104,7 @@ pub(crate) struct Queue {
     tenants: Vec<Option<Tenant>>,
     names: HashMap<Arc<str>, usize>,
     order: BTreeSet<Key>,
-    /// When a prompt cache is about to be lost, and when it is.
+    /// When requests are priced anew.
     clocks: BTreeSet<(Duration, Place, usize, usize)>,
     len: usize,
     expected: [u64; 3],
@@ -125,14 +144,15 @@ impl Queue {
         self.largest = (self.largest - self.largest / 64).max(waiting.cost);
         let floor = self
             .order
-            .first()
-            .map_or(self.reached, |&(key, ..)| key)
+            .iter()
+            .map(|&(key, ..)| key)
+            .find(|&key| key > -LATE_BONUS / 2)
+            .unwrap_or(self.reached)
             .saturating_sub(self.largest);
         self.len += 1;
         (0..3).for_each(|d| self.expected[d] += waiting.expected[d]);
-        if let Some(expires) = waiting.expires {
-            self.clocks.insert((expires, place, index, lane));
-            self.clocks.insert((expires.saturating_sub(rescue), place, index, lane));
+        for at in waiting.clocks(rescue) {
+            self.clocks.insert((at, place, index, lane));
         }
         if let Some(tenant) = self.tenants[index].as_mut() {
             if tenant.listed.is_none() {
@@ -153,10 +173,8 @@ impl Queue {
         let waiting = tenant.lanes[spot.lane].remove(&spot.place)?;
         self.len -= 1;
         (0..3).for_each(|d| self.expected[d] -= waiting.expected[d]);
-        if let Some(expires) = waiting.expires {
-            for at in [expires, expires.saturating_sub(rescue)] {
-                self.clocks.remove(&(at, spot.place, spot.tenant, spot.lane));
-            }
+        for at in waiting.clocks(rescue) {
+            self.clocks.remove(&(at, spot.place, spot.tenant, spot.lane));
         }
         self.list(spot.tenant);
         Some(waiting)
@@ -227,12 +245,12 @@ impl Queue {
         fronts.map(|(spot, _)| spot).min_by_key(|spot| spot.place)
     }
 
-    /// When the next prompt cache is lost or about to be.
+    /// When the next request is priced anew.
     pub(crate) fn next_clock(&self) -> Option<Duration> {
         self.clocks.first().map(|&(at, ..)| at)
     }
 
-    /// Prompt caches whose time came: `change` prices the request anew.
+    /// Prices requests anew whose time came.
     pub(crate) fn advance(&mut self, now: Duration, mut change: impl FnMut(&mut Waiting)) -> bool {
         let mut any = false;
         while let Some(&(at, place, index, lane)) = self.clocks.first()
@@ -459,8 +477,9 @@ mod tests {
         assert!(queue.advance(Duration::from_secs(70), |one| one.bonus = 5));
         assert!(queue.advance(Duration::from_secs(100), |one| one.expected[1] = 9));
         assert_eq!(queue.expected(), [1, 9, 1]);
-        assert_eq!(queue.next_clock(), None);
+        assert_eq!(queue.next_clock(), Some(RESCUE * LATE));
         queue.remove(spot, RESCUE).unwrap();
+        assert_eq!(queue.next_clock(), None);
         assert_eq!(queue.expected(), [0; 3]);
         assert!(queue.is_idle());
     }

@@ -19,6 +19,8 @@ use crate::limits::window::Log;
 /// Accounts: flow, end and inner window of each budget.
 const ACCOUNTS: usize = 9;
 
+const ENDED_OUTPUTS: usize = 5;
+
 /// What a budget may take, and what is taken.
 #[derive(Clone, Copy, Debug)]
 struct Account<'a> {
@@ -89,7 +91,7 @@ impl<'a> Room<'a> {
                     cap: pool.caps.flow[d],
                     inner: false,
                 }),
-                1 => pool.at_end[d].then(|| Account {
+                1 => pool.binds_at_end(d).then(|| Account {
                     log: &pool.ended[d],
                     taken: pool.ended[d].sum() + pool.overdue[d],
                     cap: pool.caps.end[d],
@@ -112,7 +114,12 @@ impl<'a> Room<'a> {
     }
 
     fn of(&self, index: usize, need: &[u64; 3]) -> Option<(Account<'a>, u64)> {
-        let need = need[index % 3];
+        // Nobody knows an output before it ended: there only what ended counts.
+        let need = if index == ENDED_OUTPUTS {
+            need[2].min(1)
+        } else {
+            need[index % 3]
+        };
         self.accounts[index]
             .filter(|_| need > 0)
             .map(|account| (account, need))
@@ -211,7 +218,10 @@ impl<'a> Room<'a> {
 
     /// The head still fits at its instant if this goes now.
     fn spares(&self, slack: &Slack, head: &[u64; 3], need: &[u64; 3], requests: &Requests) -> bool {
-        let room = (0..ACCOUNTS).all(|index| need[index % 3] <= slack.accounts[index]);
+        let room = (0..ACCOUNTS).all(|index| {
+            self.of(index, need)
+                .is_none_or(|(_, need)| need <= slack.accounts[index])
+        });
         let paced = !self.paced
             || !slack.known
             || (0..2).filter(|&d| head[d] > 0).all(|d| {

@@ -131,23 +131,19 @@ impl Log {
         gone.map(|entry| entry.amount).sum()
     }
 
-    /// The most by which tokens that are still to flow exceed what the log frees until then. `flow` tokens come evenly
-    /// over `time` from now; what flows later finds the room that is free by then.
-    pub(crate) fn peak(&self, flow: u64, time: Duration, now: Duration, span: Duration) -> u64 {
-        let all = millis(time);
-        if flow == 0 || all == 0 {
-            return flow;
-        }
+    /// The most by which tokens that are still to flow exceed what the log frees until then: what flows later finds the
+    /// room that is free by then. `flow` tells how much of `all` will have come after so many milliseconds.
+    pub(crate) fn peak(&self, all: u64, mut flow: impl FnMut(u64) -> u64, now: Duration, span: Duration) -> u64 {
         let (mut freed, mut peak) = (0, 0);
         for entry in &self.entries {
-            let ahead = millis((entry.at + span).saturating_sub(now));
-            if ahead >= all {
+            let come = flow(millis((entry.at + span).saturating_sub(now))).min(all);
+            peak = come.saturating_sub(freed).max(peak);
+            if come == all {
                 break;
             }
-            peak = (flow * ahead / all).saturating_sub(freed).max(peak);
             freed += entry.amount;
         }
-        flow.saturating_sub(freed).max(peak)
+        all.saturating_sub(freed).max(peak)
     }
 
     /// When `amount` of what is spent now will be free; `None` if more is asked than is spent.
@@ -297,7 +293,8 @@ mod tests {
             log.push(secs(second), 10);
         }
         let check = |flow: u64, time: u64, expected: u64| {
-            let peak = log.peak(flow, secs(time), Duration::from_millis(59_999), SPAN);
+            let even = |millis: u64| (flow * millis).checked_div(time * 1000).unwrap_or(flow);
+            let peak = log.peak(flow, even, Duration::from_millis(59_999), SPAN);
             assert_eq!(peak, expected, "{flow} over {time} s");
         };
         check(200, 0, 200);

@@ -1,8 +1,9 @@
 //! A deterministic simulation of many terminals on one account: what each policy is worth, in tables.
 //!
 //! No socket, no real time, seeded. `cargo bench --bench simulation` prints all tables, thirty simulated minutes with
-//! five seeds each; `-- --only NAME` prints one (`turns`, `upstreams`, `minutes`, `estimates`, `fairness`, `waits`); `--minutes N` and `--seeds N`
-//! change the size. `-- --write-baseline` writes the turns that `tests/simulation.rs` compares with. The turns of a table are model requests that were answered whole.
+//! five seeds each. `-- --only NAME` prints one: `turns`, `upstreams`, `minutes`, `estimates`, `fairness`, `waits` or
+//! `oracles`; `--minutes N` and `--seeds N` change the size. `-- --write-baseline` writes what `tests/simulation.rs`
+//! compares with. The turns of a table are model requests that were answered whole.
 #![expect(
     clippy::print_stdout,
     clippy::unwrap_used,

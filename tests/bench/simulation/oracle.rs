@@ -48,9 +48,8 @@ const fn kind(name: &'static str, fair: bool, rescue: bool, pace: bool) -> Kind 
 }
 
 /// All kinds.
-pub(crate) const KINDS: [Kind; 6] = [
+pub(crate) const KINDS: [Kind; 5] = [
     kind("oracle by arrival", false, false, false),
-    kind("oracle by arrival, rescues", false, true, false),
     kind("oracle by arrival, rescues, paces", false, true, true),
     kind("oracle, fair", true, false, false),
     kind("oracle, fair, rescues", true, true, false),

@@ -234,7 +234,7 @@ fn message(rng: &mut Rng, tokens: u64) -> Message {
 
 /// Bytes of so many tokens; some text is denser than other.
 fn in_bytes(rng: &mut Rng, tokens: u64) -> u64 {
-    let each = (3.8 + 0.4 * normal(rng)).clamp(2.5, 5.5);
+    let each = (4.2 + 0.4 * normal(rng)).clamp(2.8, 5.8);
     whole(count(tokens) * each)
 }
 

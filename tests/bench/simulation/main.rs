@@ -1,8 +1,9 @@
 //! A deterministic simulation of many terminals on one account: what each policy is worth, in tables.
 //!
 //! No socket, no real time, seeded. `cargo bench --bench simulation` prints all tables, thirty simulated minutes with
-//! five seeds each; `-- --only NAME` prints one (`turns`, `upstreams`, `minutes`, `estimates`, `fairness`, `waits`); `--minutes N` and `--seeds N`
-//! change the size. `-- --write-baseline` writes the turns that `tests/simulation.rs` compares with. The turns of a table are model requests that were answered whole.
+//! five seeds each. `-- --only NAME` prints one: `turns`, `upstreams`, `minutes`, `estimates`, `fairness`, `waits` or
+//! `oracles`; `--minutes N` and `--seeds N` change the size. `-- --write-baseline` writes what `tests/simulation.rs`
+//! compares with. The turns of a table are model requests that were answered whole.
 #![expect(
     clippy::print_stdout,
     clippy::unwrap_used,
@@ -58,7 +59,7 @@ fn main() {
 }
 
 fn baseline() -> String {
-    let head = "# The short version: 12 simulated minutes, mean of 2 seeds.\n\
+    let head = "# The short version: 6 to 12 simulated minutes, mean of 2 seeds.\n\
                 # Written by `cargo bench --bench simulation -- --write-baseline`.\n";
     let line = |(name, score): (String, score::Score)| {
         let (turns, denied) = (score.turns, score.denied_per_mille());

@@ -32,43 +32,28 @@ const PATIENCE: Duration = Duration::from_mins(4);
 /// How an oracle orders and spreads.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Kind {
-    pub(crate) fair: bool,
-    pub(crate) rescue: bool,
-    pub(crate) pace: bool,
+    pub(crate) name: &'static str,
+    fair: bool,
+    rescue: bool,
+    pace: bool,
+}
+
+const fn kind(name: &'static str, fair: bool, rescue: bool, pace: bool) -> Kind {
+    Kind {
+        name,
+        fair,
+        rescue,
+        pace,
+    }
 }
 
 /// All kinds.
-pub(crate) const KINDS: [Kind; 6] = [
-    Kind {
-        fair: false,
-        rescue: false,
-        pace: false,
-    },
-    Kind {
-        fair: false,
-        rescue: true,
-        pace: false,
-    },
-    Kind {
-        fair: false,
-        rescue: true,
-        pace: true,
-    },
-    Kind {
-        fair: true,
-        rescue: false,
-        pace: false,
-    },
-    Kind {
-        fair: true,
-        rescue: true,
-        pace: false,
-    },
-    Kind {
-        fair: true,
-        rescue: true,
-        pace: true,
-    },
+pub(crate) const KINDS: [Kind; 5] = [
+    kind("oracle by arrival", false, false, false),
+    kind("oracle by arrival, rescues, paces", false, true, true),
+    kind("oracle, fair", true, false, false),
+    kind("oracle, fair, rescues", true, true, false),
+    kind("oracle, fair, rescues, paces", true, true, true),
 ];
 
 /// Its state.

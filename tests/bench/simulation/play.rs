@@ -72,8 +72,12 @@ pub(crate) fn play_all(pairs: &[(Scene, Who)], seeds: u64) -> Vec<Score> {
     scores.chunks(each).map(Score::mean).collect()
 }
 
-/// Each scene under each policy and then the best oracle.
-pub(crate) fn with_oracle(scenes: &[Scene], whos: &[Who], seeds: u64) -> Vec<Vec<Score>> {
+/// Each scene under each policy and then the best oracle, with that one's name.
+pub(crate) fn with_oracle(
+    scenes: &[Scene],
+    whos: &[Who],
+    seeds: u64,
+) -> Vec<(Vec<Score>, &'static str)> {
     let all = || whos.iter().copied().chain(KINDS.map(Who::Oracle));
     let pairs: Vec<(Scene, Who)> = scenes
         .iter()
@@ -83,8 +87,11 @@ pub(crate) fn with_oracle(scenes: &[Scene], whos: &[Who], seeds: u64) -> Vec<Vec
         .chunks(whos.len() + KINDS.len())
         .map(|scores| {
             let (policies, oracles) = scores.split_at(whos.len());
-            let best = oracles.iter().max_by(|a, b| a.turns.total_cmp(&b.turns));
-            policies.iter().chain(best).cloned().collect()
+            let named = oracles.iter().zip(KINDS.map(|kind| kind.name));
+            let best = named.max_by(|a, b| a.0.turns.total_cmp(&b.0.turns));
+            let name = best.map_or("", |(_, name)| name);
+            let best = best.map(|(score, _)| score);
+            (policies.iter().chain(best).cloned().collect(), name)
         })
         .collect()
 }
@@ -111,9 +118,12 @@ pub(crate) fn short() -> Vec<(String, Score)> {
     let scenes: Vec<(String, Scene)> = SHAPES
         .iter()
         .flat_map(|&shape| {
-            [8, 16, 64].map(|n| (format!("{} {n}", shape.name), Scene::new(shape, n, 12)))
+            [(8, 12), (16, 12), (64, 6)].map(|(n, minutes)| {
+                let name = format!("{} {n}", shape.name);
+                (name, Scene::new(shape, n, minutes))
+            })
         })
-        .chain([("greedy terminal".to_owned(), greedy(LONG, 7, 12))])
+        .chain([("greedy terminal".to_owned(), greedy(LONG, 7, 8))])
         .collect();
     let pairs: Vec<(Scene, Who)> = scenes.iter().map(|(_, s)| (s.clone(), KIMIQ)).collect();
     let scores = play_all(&pairs, 2);

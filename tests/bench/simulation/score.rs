@@ -22,6 +22,8 @@ pub(crate) struct Score {
     /// Requests that reached the upstream, and how many of them it refused.
     pub(crate) sent: f64,
     pub(crate) denied: f64,
+    /// For want of prompt, uncached, generated tokens, and because of the inner window.
+    pub(crate) denied_for: [f64; 4],
     /// 429 that a client saw.
     pub(crate) seen: f64,
     /// Seconds from asking to being admitted by the upstream, with the terminal.
@@ -54,6 +56,9 @@ impl Score {
             failed: mean(|s| s.failed),
             sent: mean(|s| s.sent),
             denied: mean(|s| s.denied),
+            denied_for: std::array::from_fn(|b| {
+                all.iter().map(|s| s.denied_for[b]).sum::<f64>() / n
+            }),
             seen: mean(|s| s.seen),
             waits: all.iter().flat_map(|s| s.waits.clone()).collect(),
             jain: mean(|s| s.jain),

@@ -196,29 +196,29 @@ impl Upstream {
             .get(&(job.agent, job.dice % self.rules.replicas))
     }
 
-    /// Admits the request and charges its prompt, or refuses it.
-    pub(crate) fn offer(&mut self, job: &Job, now: Duration) -> Option<Course> {
+    /// Admits the request and charges its prompt, or refuses it for a budget; the fourth is the inner window.
+    pub(crate) fn offer(&mut self, job: &Job, now: Duration) -> Result<Course, usize> {
         self.roll(now);
         let course = self.course(job, now);
         let need = [job.prompt, job.prompt - course.cached, 0];
-        let refused = (0..3).any(|d| {
+        for (d, count) in self.counts.iter().enumerate() {
             let limit = self.limit(job, d);
-            let count = &self.counts[d];
             let room = match self.rules.admission {
                 Admission::Used => 0,
                 Admission::Need => need[d],
             };
-            let full = |sum: u64, limit: u64| sum >= limit || sum + room > limit;
-            full(count.sum, limit) || (self.rules.inner && count.recent_sum >= limit / 4)
-        });
-        if refused {
-            return None;
+            if count.sum >= limit || count.sum + room > limit {
+                return Err(d);
+            }
+            if self.rules.inner && count.recent_sum >= limit / 4 {
+                return Err(3);
+            }
         }
         self.charge(0, job.prompt, now);
         if self.rules.charge == Charge::Streaming {
             self.charge(1, job.prompt - course.cached, now);
         }
-        Some(course)
+        Ok(course)
     }
 
     /// The first byte left.

@@ -288,17 +288,19 @@ impl World<'_> {
     fn offer(&mut self, job: usize) {
         self.score.sent += 1.0;
         let fate = &mut self.fates[job];
-        let course = self.upstream.offer(&fate.job, self.now);
-        if course.is_none() {
-            self.score.denied += 1.0;
-            fate.headers = self.upstream.headers(&fate.job, self.now);
-            let back = Duration::from_millis(self.rng.u64(REFUSAL.0..REFUSAL.1));
-            self.after(back, Event::Denied(job));
-            // Another try meets another gateway.
-            self.fates[job].job.dice = self.rng.u64(..);
-            return;
-        }
-        let Some(course) = course else { return };
+        let course = match self.upstream.offer(&fate.job, self.now) {
+            Ok(course) => course,
+            Err(budget) => {
+                self.score.denied += 1.0;
+                self.score.denied_for[budget] += 1.0;
+                fate.headers = self.upstream.headers(&fate.job, self.now);
+                // Another try meets another gateway.
+                fate.job.dice = self.rng.u64(..);
+                let back = Duration::from_millis(self.rng.u64(REFUSAL.0..REFUSAL.1));
+                self.after(back, Event::Denied(job));
+                return;
+            }
+        };
         fate.course = Some(course);
         fate.admitted = self.now;
         fate.waiting = false;

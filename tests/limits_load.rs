@@ -192,7 +192,6 @@ fn check(name: &str, load: Load, d: usize, share: u64) {
         assert_eq!(outcome.refused, 0, "{name}");
         let each = [load.prompt, load.uncached, load.output][d];
         let used = outcome.served * each * MINUTE * 100 / outcome.took / LIMITS[d];
-        println!("{used} % {name}");
         assert!(used >= share, "{used} % of {share}: {name}");
     }
 }

@@ -1,13 +1,19 @@
-//! What survives the host: learned limits and the last window, written at most once a second; and the stats line.
+//! What survives the host: learned limits and rates and the last window, written at most once a second; and the stats line.
 
 use std::path::Path;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
+
+use serde::de::DeserializeOwned;
 
 use crate::fsx;
 use crate::instance::InstanceError;
 use crate::limits::Gate;
 use crate::limits::Saved;
+use crate::proxy::Proxy;
+use crate::usage::Estimator;
+use crate::usage::Rates;
 
 /// Least time between two writes.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -19,40 +25,59 @@ pub(crate) fn limits_file(state: &Path) -> PathBuf {
     state.join("limits.json")
 }
 
-/// Takes over what an earlier host wrote. A file that is not understood counts as none: limits are learned again.
-pub(crate) fn restore(gate: &Gate, state: &Path) -> Result<(), InstanceError> {
-    let path = limits_file(state);
-    let bytes = fsx::read_if_exists(&path).map_err(|source| InstanceError::State {
-        path: path.clone(),
-        source,
-    })?;
-    let Some(bytes) = bytes else { return Ok(()) };
-    match serde_json::from_slice::<Saved>(&bytes) {
-        Ok(saved) => gate.restore(saved),
-        Err(error) => {
-            tracing::warn!(%error, path = %path.display(), "what was learned before is not readable");
-        }
+/// The file of what the estimates learned.
+fn rates_file(state: &Path) -> PathBuf {
+    state.join("rates.json")
+}
+
+/// Takes over what an earlier host wrote. A file that is not understood counts as none: it is learned again.
+pub(crate) fn restore(
+    gate: &Gate,
+    estimator: &Estimator,
+    state: &Path,
+) -> Result<(), InstanceError> {
+    if let Some(saved) = read::<Saved>(&limits_file(state))? {
+        gate.restore(saved);
+    }
+    if let Some(rates) = read::<Rates>(&rates_file(state))? {
+        estimator.restore(&rates);
     }
     Ok(())
 }
 
-/// Writes the limiter's state. Blocks on the disk.
-pub(crate) fn write(gate: &Gate, state: &Path) -> std::io::Result<()> {
-    let bytes = serde_json::to_vec(&gate.saved()).map_err(std::io::Error::from)?;
-    fsx::write_atomic(&limits_file(state), &bytes, fsx::PRIVATE)
+fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, InstanceError> {
+    let bytes = fsx::read_if_exists(path).map_err(|source| InstanceError::State {
+        path: path.to_path_buf(),
+        source,
+    })?;
+    let read = bytes
+        .map(|bytes| serde_json::from_slice(&bytes))
+        .transpose();
+    Ok(read.unwrap_or_else(|error| {
+        tracing::warn!(%error, path = %path.display(), "what was learned before is not readable");
+        None
+    }))
 }
 
-/// Keeps the file up to date until dropped.
-pub(crate) async fn keep(gate: Gate, state: PathBuf) {
-    let mut changes = gate.changes();
+/// Writes what limiter and estimates know. Blocks on the disk.
+pub(crate) fn write(proxy: &Proxy, state: &Path) -> std::io::Result<()> {
+    let limits = serde_json::to_vec(&proxy.gate.saved()).map_err(std::io::Error::from)?;
+    let rates = serde_json::to_vec(&proxy.estimator.saved()).map_err(std::io::Error::from)?;
+    fsx::write_atomic(&limits_file(state), &limits, fsx::PRIVATE)?;
+    fsx::write_atomic(&rates_file(state), &rates, fsx::PRIVATE)
+}
+
+/// Keeps the files up to date until dropped.
+pub(crate) async fn keep(proxy: Arc<Proxy>, state: PathBuf) {
+    let mut changes = proxy.gate.changes();
     let mut failing = false;
     while changes.changed().await.is_ok() {
-        let (gate, state) = (gate.clone(), state.clone());
-        match tokio::task::spawn_blocking(move || write(&gate, &state)).await {
+        let (proxy, state) = (proxy.clone(), state.clone());
+        match tokio::task::spawn_blocking(move || write(&proxy, &state)).await {
             Ok(Ok(())) => failing = false,
             Ok(Err(error)) => {
                 if !failing {
-                    tracing::warn!(%error, "the limits are kept in memory only");
+                    tracing::warn!(%error, "what is learned is kept in memory only");
                 }
                 failing = true;
             }

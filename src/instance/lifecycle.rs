@@ -279,7 +279,8 @@ fn assemble(setup: &Setup, state: &Path, zone: chrono_tz::Tz) -> Result<Proxy, I
         clock::wall,
     )?;
     let gate = Gate::new(options::limits(settings, zone), clock::wall);
-    keeping::restore(&gate, state)?;
+    let estimator = Estimator::new(options::chars_per_token(settings));
+    keeping::restore(&gate, &estimator, state)?;
     let (day, today) = ledger.today();
     gate.restore_day(day, today.tokens.total());
     let client = upstream::Client::new(options::connections(settings)).map_err(|source| {
@@ -296,7 +297,7 @@ fn assemble(setup: &Setup, state: &Path, zone: chrono_tz::Tz) -> Result<Proxy, I
         routes: Routes::default(),
         board: Board::default(),
         gate,
-        estimator: Estimator::new(options::chars_per_token(settings)),
+        estimator,
         ledger,
         client,
         wall: clock::wall,
@@ -349,7 +350,10 @@ fn tend(
 ) -> Result<(), InstanceError> {
     let gate = &instance.proxy.gate;
     let mut tasks: Vec<Pin<Box<dyn Future<Output = ()> + Send>>> = vec![
-        Box::pin(keeping::keep(gate.clone(), state.to_path_buf())),
+        Box::pin(keeping::keep(
+            Arc::clone(&instance.proxy),
+            state.to_path_buf(),
+        )),
         Box::pin(keeping::log_stats(gate.clone())),
         // Its last write is the teardown's.
         Box::pin(instance.proxy.ledger.clone().drive()),
@@ -506,12 +510,12 @@ async fn tear_down(built: Built) {
         () = tokio::time::sleep(WIND_DOWN) => tracing::warn!("some tasks did not end in time"),
     }
     // 5. To disk.
-    let (gate, ledger) = (instance.proxy.gate.clone(), instance.proxy.ledger.clone());
+    let proxy = Arc::clone(&instance.proxy);
     let saved = tokio::task::spawn_blocking(move || {
-        if let Err(error) = keeping::write(&gate, &state) {
-            tracing::error!(%error, "the limits could not be saved");
+        if let Err(error) = keeping::write(&proxy, &state) {
+            tracing::error!(%error, "what was learned could not be saved");
         }
-        if let Err(error) = ledger.flush() {
+        if let Err(error) = proxy.ledger.flush() {
             tracing::error!(error = %chain(&error), "the ledger could not be saved");
         }
     });

@@ -280,7 +280,9 @@ impl Pair {
             prompt: request.need[0],
             uncached: request.need[1],
             cached: request.cached.map_or(0, |(tokens, _)| tokens),
-            cache_expires_in: request.cached.map(|(_, until)| until - self.now),
+            cache_expires_in: request
+                .cached
+                .map(|(_, until)| until.saturating_sub(self.now)),
             max_tokens: Some(request.need[2]),
             patience,
             again,

@@ -456,6 +456,10 @@ impl Pool {
         }
         let unexplained = !self.is_overdrawn(hoped);
         self.margin.refused(unexplained, now);
+        if !unexplained && !self.is_overdrawn(0) {
+            // Estimates were too hopeful: a little more room for them.
+            self.margin.over_limit(now);
+        }
         self.brake.refused(retry_after, jitter_ppm, now);
         if unexplained && !self.margin.is_fixed() {
             self.caution.raise(now, options.window);

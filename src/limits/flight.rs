@@ -26,6 +26,8 @@ pub(crate) struct Flight {
     /// It went ahead alone after a rest.
     pub(crate) scout: bool,
     pub(crate) estimate: [u64; 3],
+    /// Tokens that the prompt cache was expected to hold.
+    pub(crate) cached: u64,
     pub(crate) max_tokens: Option<u64>,
     /// Prompt tokens that were not sent yet.
     pub(crate) held: [u64; 2],

@@ -153,7 +153,12 @@ impl Limiter {
             order: id,
             arrived: now.at,
         });
-        let need = [ask.prompt, ask.uncached.min(ask.prompt), generated];
+        // What was refused once may have missed the prompt cache: it returns when there is room for all of it.
+        let (uncached, cached) = match ask.again {
+            Some(_) => (ask.uncached.saturating_add(ask.cached), 0),
+            None => (ask.uncached, ask.cached),
+        };
+        let need = [ask.prompt, uncached.min(ask.prompt), generated];
         let mean = pool.outputs.rest(ask.class, generated, 0, bounds).mean;
         let mut waiting = Waiting {
             terminal: ask.terminal,
@@ -163,10 +168,10 @@ impl Limiter {
             again: ask.again.is_some(),
             need,
             expected: [need[0], need[1], mean.min(generated)],
-            cached: ask.cached.min(ask.prompt.saturating_sub(need[1])),
+            cached: cached.min(ask.prompt.saturating_sub(need[1])),
             expires: ask
                 .cache_expires_in
-                .filter(|_| ask.cached > 0)
+                .filter(|_| cached > 0)
                 .map(|left| now.at.saturating_add(left)),
             max_tokens: ask.max_tokens,
             arrived: ticket.arrived,
@@ -377,8 +382,17 @@ impl Limiter {
         now: Moment,
     ) {
         self.ready(pool, now);
+        // What was refused may have missed the prompt cache; it is among those without an answer.
+        let unanswered = self
+            .flights
+            .values()
+            .filter(|flight| flight.pool == *pool && flight.streamed == 0);
+        let hoped = unanswered
+            .map(|flight| flight.cached)
+            .max()
+            .unwrap_or_default();
         if let Some(pool) = self.pools.get_mut(pool) {
-            pool.throttled(retry_after, jitter_ppm, &self.options, now.at);
+            pool.throttled(retry_after, jitter_ppm, hoped, &self.options, now.at);
             pool.quiet = Quiet::Unknown;
         }
         self.step(now);
@@ -615,6 +629,7 @@ impl Limiter {
             admitted: now.at,
             scout: pool.brake.admitted(),
             estimate: waiting.need,
+            cached: waiting.cached,
             max_tokens: waiting.max_tokens,
             held: [waiting.need[0], waiting.need[1]],
             rest,

@@ -210,7 +210,7 @@ impl Pool {
         let bound = |d: usize, cap: u64| {
             let own = cap.saturating_sub(self.others[d]).max(1);
             if cautious {
-                own.min(ramp[d].max(own / 4))
+                own.min(ramp[d].max(own / 2))
             } else {
                 own
             }
@@ -441,11 +441,12 @@ impl Pool {
             std::array::from_fn(|d| self.foreign[d].tokens(limits[d], options.window, now));
     }
 
-    /// The upstream answered 429.
+    /// The upstream answered 429, perhaps to a request of which the prompt cache was hoped to hold so much.
     pub(crate) fn throttled(
         &mut self,
         retry_after: Option<Duration>,
         jitter_ppm: u32,
+        hoped: u64,
         options: &Options,
         now: Duration,
     ) {
@@ -453,8 +454,12 @@ impl Pool {
             self.brake.stray(now);
             return;
         }
-        let unexplained = !self.is_overdrawn();
+        let unexplained = !self.is_overdrawn(hoped);
         self.margin.refused(unexplained, now);
+        if !unexplained && !self.is_overdrawn(0) {
+            // Estimates were too hopeful: a little more room for them.
+            self.margin.over_limit(now);
+        }
         self.brake.refused(retry_after, jitter_ppm, now);
         if unexplained && !self.margin.is_fixed() {
             self.caution.raise(now, options.window);
@@ -468,10 +473,11 @@ impl Pool {
         (0..3).any(|d| self.taken(d) * 100 >= self.caps.flow[d] * BUSY_PERCENT)
     }
 
-    /// Some budget is used beyond its cap: a 429 is no surprise.
-    fn is_overdrawn(&self) -> bool {
+    /// Some budget is used beyond its cap, or would be without the prompt cache: a 429 is no surprise.
+    fn is_overdrawn(&self, hoped: u64) -> bool {
         (0..3).any(|d| {
-            self.logs[d].sum() > self.caps.flow[d]
+            let hoped = if d == 1 { hoped } else { 0 };
+            self.logs[d].sum() + hoped > self.caps.flow[d]
                 || (self.binds_at_end(d)
                     && self.ended[d].sum() + self.overdue[d] > self.caps.end[d])
         })

@@ -11,7 +11,7 @@
 //!
 //! A request whose prompt is in the upstream's cache may go before its turn by what the cache saves, and by twice that
 //! when it is about to expire; that is less than one cold request, so it moves the bound of fairness by no more. Whoever
-//! has waited six windows is next.
+//! has waited nine windows is next.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -32,7 +32,7 @@ const PASSES: u8 = 4;
 /// Terminals that are looked at for one that may pass the head.
 const DEPTH: usize = 64;
 /// Half windows after which a request is next, whatever the order.
-const LATE: u32 = 12;
+const LATE: u32 = 18;
 /// Service by which it then goes first: far more than any.
 pub(crate) const LATE_BONUS: i64 = 1 << 60;
 /// Terminals remembered before idle ones are forgotten.

@@ -60,16 +60,13 @@ impl Use {
         self.minutes.back().copied().unwrap_or_default()
     }
 
-    /// Most tokens of a window that a cautious ramp allows: twice what the last five sustained.
+    /// Most tokens of a window that a cautious ramp allows: twice the fullest of the last five.
     pub(crate) fn ramp(&self) -> [u64; 3] {
-        let recent = self.minutes.iter().rev().take(RAMP);
-        let mut sum = [0; 3];
-        let mut count = 0;
-        for minute in recent {
-            (0..3).for_each(|d| sum[d] += minute[d]);
-            count += 1;
-        }
-        sum.map(|tokens: u64| 2 * tokens.checked_div(count).unwrap_or_default())
+        let recent = || self.minutes.iter().rev().take(RAMP).chain([&self.now]);
+        std::array::from_fn(|d| {
+            let fullest = recent().map(|minute| minute[d]).max();
+            fullest.unwrap_or_default().saturating_mul(2)
+        })
     }
 }
 
@@ -142,7 +139,7 @@ mod tests {
         }
         assert!(!used.roll(MINUTE * 6, MINUTE));
         assert_eq!(used.last(), [60, 0, 0]);
-        assert_eq!(used.ramp(), [80, 0, 0]);
+        assert_eq!(used.ramp(), [120, 0, 0]);
         used.roll(MINUTE * 8, MINUTE);
         assert_eq!(used.last(), [0; 3]);
         used.roll(MINUTE * 100, MINUTE);

@@ -130,9 +130,14 @@ fn guess(need: u64, streamed: u64) -> u64 {
 struct Samples {
     recent: VecDeque<u64>,
     sorted: Vec<u64>,
-    /// Sum and sum of squares of the samples from each index on.
-    sums: Vec<(u64, u128)>,
+    /// Each sample with sum and sum of squares of the samples from it on, as of the last count.
+    table: Vec<(u64, u64, u128)>,
+    /// Samples that came since the table was made.
+    behind: usize,
 }
+
+/// The table is made anew after so many samples: one of hundreds moves it little, and making it costs most.
+const TABLE_EVERY: usize = 8;
 
 impl Samples {
     fn learn(&mut self, generated: u64) {
@@ -145,12 +150,22 @@ impl Samples {
         self.recent.push_back(generated);
         let index = self.sorted.partition_point(|&one| one < generated);
         self.sorted.insert(index, generated);
-        self.sums.resize(self.sorted.len(), (0, 0));
+        self.behind += 1;
+        if self.behind >= TABLE_EVERY || self.sorted.len() <= ENOUGH * 2 {
+            self.count();
+        }
+    }
+
+    fn count(&mut self) {
+        self.behind = 0;
+        self.table.clear();
+        self.table
+            .extend(self.sorted.iter().map(|&one| (one, 0, 0)));
         let (mut sum, mut squares) = (0, 0);
-        for (&one, sums) in self.sorted.iter().zip(&mut self.sums).rev() {
-            sum += one;
-            squares += u128::from(one) * u128::from(one);
-            *sums = (sum, squares);
+        for (one, from_here, squares_from_here) in self.table.iter_mut().rev() {
+            sum += *one;
+            squares += u128::from(*one) * u128::from(*one);
+            (*from_here, *squares_from_here) = (sum, squares);
         }
     }
 
@@ -164,13 +179,13 @@ impl Samples {
         let index = if streamed == 0 {
             0
         } else {
-            self.sorted.partition_point(|&one| one <= streamed)
+            self.table.partition_point(|&(one, ..)| one <= streamed)
         };
-        let count = self.sorted.len() - index;
+        let count = self.table.len() - index;
         if count < ENOUGH_LONGER {
             return None;
         }
-        let (sum, squares) = self.sums[index];
+        let (_, sum, squares) = self.table[index];
         let count = count as u64;
         let mean = sum / count;
         let square = squares / u128::from(count);
@@ -249,7 +264,7 @@ mod tests {
             );
         }
         for output in [100, 200, 300, 400, 500] {
-            for _ in 0..10 {
+            for _ in 0..2 * TABLE_EVERY {
                 outputs.learn(Class::Loop, output);
             }
         }

@@ -7,6 +7,9 @@
 //! A message's hash covers its strings, not its punctuation, and leaves out `type` and `cache_control`: Kimi Code
 //! 2.1.0 moves the mark of the cache to the newest message in each turn, which changes no token of the older ones.
 
+use std::sync::LazyLock;
+
+use memchr::memmem::Finder;
 use serde::Deserialize;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
@@ -19,7 +22,7 @@ const SPAWNER: &[u8] = b"Agent";
 /// How Kimi Code begins texts that it puts among the user's, after the prompt (measured on 2.1.0).
 const REMINDER: &[u8] = b"<system-reminder>";
 /// Near the beginning of what Kimi Code 2.1.0 asks for when it compacts a conversation.
-const COMPACTION: &[u8] = b"handoff summary";
+static COMPACTION: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("handoff summary"));
 /// Bytes of each string that are kept to recognise it.
 const LEAD: usize = 96;
 /// Keys of a message and of its parts are looked at: body 1, list 2, message 3, parts 4, part 5, its parts 6 and 7.
@@ -213,7 +216,7 @@ impl Found {
             (Key::Type, 5) => self.message.results |= lead.ends_with(b"tool_result"),
             (Key::Words, 3 | 5) => {
                 self.message.words |= !lead.is_empty() && !lead.starts_with(REMINDER);
-                self.message.compacts |= memchr::memmem::find(lead, COMPACTION).is_some();
+                self.message.compacts |= COMPACTION.find(lead).is_some();
             }
             _ => {}
         }

@@ -88,6 +88,9 @@ async fn every_fault_has_its_documented_effect_and_the_permit_comes_back() {
             ("truncate", Saw::Broken),
             // Nothing was answered: a second try on a fresh connection meets the same, and the client is told.
             ("drop", Saw::Whole(502)),
+            // No head comes: given up after a moment, tried once more, and told.
+            ("silent", Saw::Whole(502)),
+            ("silent*1", Saw::Whole(200)),
             // Once is a hiccup that the client never sees.
             ("drop*1", Saw::Whole(200)),
             ("html502", Saw::Whole(502)),

@@ -293,6 +293,47 @@ async fn a_pooled_connection_that_died_costs_nothing() {
 }
 
 #[tokio::test]
+async fn a_dead_connection_costs_other_paths_nothing_either() {
+    let upstream = scripted(|number, mut wire| async move {
+        assert!(!wire.request().await.is_empty());
+        wire.answer(200, "", "models").await;
+        if number == 0 {
+            wire.request().await;
+        } else {
+            wire.closed().await;
+        }
+    })
+    .await;
+    let house = House::start(upstream).await;
+    for _ in 0..2 {
+        let mut request = house.request("/p/up/models", "");
+        *request.method_mut() = http::Method::GET;
+        let answer = house.ask(request).await;
+        assert_eq!(answer.status(), StatusCode::OK);
+        assert_eq!(
+            answer.into_body().collect().await.unwrap().to_bytes(),
+            "models"
+        );
+    }
+}
+
+#[tokio::test]
+async fn half_a_plain_answer_is_no_whole_one() {
+    let upstream = scripted(|_, mut wire| async move {
+        wire.request().await;
+        // The end of the connection is the end of such a body, whether it is whole or not.
+        wire.say("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n{\"choices\":[{\"mess").await;
+    })
+    .await;
+    let house = House::start(upstream).await;
+    let answer = house
+        .ask(house.request("/p/up/chat/completions", CHAT))
+        .await;
+    assert!(answer.into_body().collect().await.is_err());
+    house.until_nothing_is_held().await;
+}
+
+#[tokio::test]
 async fn what_the_upstream_cut_is_cut_towards_the_client() {
     let half = &STREAM[..STREAM.find("data: {\"choices\":[{\"delta\":{},").unwrap()];
     // The connection breaks; and the polite form, which a client would take for a whole answer.
@@ -373,6 +414,10 @@ async fn a_client_that_goes_away_closes_the_upstream_and_frees_its_permit() {
         Some("closed")
     );
     house.until_nothing_is_held().await;
+    // The upstream had the prompt, so it is counted.
+    let asked = house.spent();
+    assert!(asked.prompt > 0 && asked.generated == 0, "{asked:?}");
+    assert_eq!(house.proxy.ledger.today().1.tokens, asked);
     // While the answer streams.
     let answer = house
         .ask(house.request("/p/up/chat/completions", CHAT))

@@ -183,9 +183,13 @@ impl Entry {
         self.board.changed();
     }
 
-    /// How it ended and what it cost; without this it counts as cancelled.
+    /// How it ended, so far, and what that cost more; without this it counts as cancelled.
     pub(super) fn end(&mut self, outcome: Outcome, tokens: Tokens) {
-        self.ended = Some((outcome, tokens));
+        let mut all = self
+            .ended
+            .map_or_else(Tokens::default, |(_, before)| before);
+        all += tokens;
+        self.ended = Some((outcome, all));
     }
 }
 

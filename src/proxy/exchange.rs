@@ -15,13 +15,15 @@ use tokio::time::Instant;
 
 use crate::limits::Ask;
 use crate::limits::Class;
-use crate::limits::Permit;
+use crate::limits::Departure;
 use crate::proxy::Proxy;
 use crate::proxy::affinity::Affinity;
 use crate::proxy::board::{Entry, Outcome, Phase};
 use crate::proxy::fault::Fault;
 use crate::proxy::listener::Answer;
-use crate::proxy::stream::{Meter, Relay, Subject};
+use crate::proxy::meter::{Meter, Subject};
+use crate::proxy::stalls::Watched;
+use crate::proxy::stream::Relay;
 use crate::upstream::{
     Connection, Refusal, SendBody, SendError, Upstream, observe, request_headers, response_headers,
 };
@@ -39,6 +41,9 @@ const SMALL: usize = 4096;
 
 /// Most of an error's body that is read to tell its meaning; the rest is dropped with the connection.
 const LONGEST_REFUSAL: usize = 256 * 1024;
+
+/// How long that may take to come.
+const SLOWEST_REFUSAL: Duration = Duration::from_secs(5);
 
 /// A request that knows where it goes and in whose name.
 #[derive(Debug)]
@@ -82,7 +87,7 @@ pub(super) async fn exchange(
 ) -> Result<Response<Answer>, Fault> {
     let (head, body) = request.into_parts();
     let (chunks, mut facts) = receive(body, proxy.options.largest_body).await?;
-    let mut subject = subject(&call, &mut facts)?;
+    let subject = subject(&call, &mut facts)?;
     let pool = subject.place.clone();
     let kind = call.upstream.kind();
     let affinity = Affinity::of(kind, &head.headers, subject.session());
@@ -92,15 +97,25 @@ pub(super) async fn exchange(
     };
     let arrived = Instant::now();
     let patience = call.patience;
-    let mut entry = proxy.board.enter(&call.terminal, facts.session.as_deref());
+    let entry = proxy.board.enter(&call.terminal, facts.session.as_deref());
+    let mut meter = Meter::new(proxy.clone(), subject, entry);
+    let going = Going {
+        proxy,
+        call: &call,
+        head: &head,
+        chunks: &chunks,
+        affinity: affinity.as_ref(),
+    };
     let mut tries = Tries::new(proxy.options.retry_pause);
     let mut place = None;
     loop {
-        entry.phase(Phase::Queued);
+        meter.entry.phase(Phase::Queued);
         // Anew for each try: meanwhile a cache may have aged, or another answer of the session begun.
-        let guess = proxy.estimator.estimate(&subject.asked(), Instant::now());
+        let guess = proxy
+            .estimator
+            .estimate(&meter.subject.asked(), Instant::now());
         let estimate = guess.estimate;
-        subject.guess = Some(guess);
+        meter.subject.guess = Some(guess);
         let ask = Ask {
             pool: pool.clone(),
             terminal: call.terminal.clone(),
@@ -109,28 +124,20 @@ pub(super) async fn exchange(
             cached: estimate.cached,
             cache_expires_in: estimate.cache_expires_in,
             class: class(&facts, &estimate),
-            session: subject.session().into(),
+            session: meter.subject.session().into(),
             max_tokens: facts.max_output,
             budgeted: kind.has_token_budgets(),
             patience,
             again: place.take(),
             ..Ask::default()
         };
-        let permit = match proxy.gate.admit(ask).await {
-            Ok(permit) => permit,
-            Err(refusal) => return Err(refused(&mut entry, refusal)),
+        let departure = match proxy.gate.admit(ask).await {
+            Ok(permit) => meter.admitted(permit),
+            Err(refusal) => return Err(refused(&mut meter.entry, refusal)),
         };
-        entry.phase(Phase::Sent);
-        let sent = send(
-            proxy,
-            &call,
-            &head,
-            &chunks,
-            affinity.as_ref(),
-            &tries,
-            &permit,
-        )
-        .await;
+        meter.entry.phase(Phase::Sent);
+        let watched = proxy.stalls.watch();
+        let sent = going.send(tries.connection(), departure, &watched).await;
         if let Ok(answer) = &sent
             && let Some(seen) = observe(answer.headers())
         {
@@ -138,8 +145,8 @@ pub(super) async fn exchange(
         }
         let (next, taken, said) = match sent {
             Ok(answer) if answer.status().is_success() => {
-                entry.phase(Phase::Streaming);
-                return Ok(relay(proxy, call.dialect, subject, permit, entry, answer));
+                meter.entry.phase(Phase::Streaming);
+                return Ok(relay(call.dialect, meter, watched, answer));
             }
             Ok(answer) => {
                 let (parts, text) = read_refusal(answer).await;
@@ -150,33 +157,37 @@ pub(super) async fn exchange(
                         proxy.estimator.refused(&pool);
                     }
                 }
-                let taken = matches!(refusal, Refusal::Shed | Refusal::Failed);
+                let taken = refusal == Refusal::Failed;
                 (tries.after_refusal(refusal), taken, Ok((parts, text)))
             }
             Err(error) => {
-                let taken = matches!(error, SendError::Broken { .. });
+                // A pooled connection that broke had most likely died before.
+                let taken = match error {
+                    SendError::Broken { .. } => tries.reconnected,
+                    SendError::Silent { .. } => true,
+                    SendError::Address(_) | SendError::Connect { .. } => false,
+                };
                 (tries.after_error(&error), taken, Err(error))
             }
         };
         // What the upstream refused at its door cost nothing there; what it took may have been counted.
-        let kept = if taken {
-            permit.failed()
+        place = if taken {
+            meter.failed()
         } else {
-            permit.refused()
+            meter.refused()
         };
         let pause = match next {
             Next::Again(pause) if arrived.elapsed() + pause < patience => pause,
             Next::Reconnect | Next::Requeue => Duration::ZERO,
             Next::Again(_) | Next::GiveUp => {
-                entry.end(Outcome::Failed, Tokens::default());
+                meter.entry.end(Outcome::Failed, Tokens::default());
                 return said.map_or_else(
                     |error| Err(unreachable_upstream(&error)),
                     |(parts, text)| pass_on(parts, text),
                 );
             }
         };
-        place = Some(kept);
-        entry.phase(Phase::BackingOff);
+        meter.entry.phase(Phase::BackingOff);
         tokio::time::sleep(pause).await;
     }
 }
@@ -248,46 +259,43 @@ fn class(facts: &Facts, estimate: &Estimate) -> Class {
     }
 }
 
-/// Sends the request and waits for the head of the answer. The prompt is charged from the moment its last byte left.
-async fn send(
-    proxy: &Proxy,
-    call: &Call,
-    head: &request::Parts,
-    chunks: &Arc<[Bytes]>,
-    affinity: Option<&Affinity>,
-    tries: &Tries,
-    permit: &Permit,
-) -> Result<Response<Incoming>, SendError> {
-    let mut headers = request_headers(&head.headers, &call.upstream);
-    if let Some(affinity) = affinity {
-        affinity.mark(&mut headers);
+/// What goes up, the same in every try.
+struct Going<'a> {
+    proxy: &'a Proxy,
+    call: &'a Call,
+    head: &'a request::Parts,
+    chunks: &'a Arc<[Bytes]>,
+    affinity: Option<&'a Affinity>,
+}
+
+impl Going<'_> {
+    /// Sends the request and waits for the head of the answer. The prompt is charged from the moment its last byte
+    /// left.
+    async fn send(
+        &self,
+        connection: Connection,
+        departure: Departure,
+        watched: &Watched,
+    ) -> Result<Response<Incoming>, SendError> {
+        let Call { upstream, path, .. } = self.call;
+        let mut headers = request_headers(&self.head.headers, upstream);
+        if let Some(affinity) = self.affinity {
+            affinity.mark(&mut headers);
+        }
+        let body = SendBody::kept(self.chunks.clone(), move || departure.sent());
+        let method = self.head.method.clone();
+        tokio::select! {
+            biased;
+            sent = self.proxy.client.send(upstream, method, path, headers, body, connection) => sent,
+            () = watched.stalled() => Err(SendError::Silent { host: upstream.host().to_owned() }),
+        }
     }
-    let connection = if tries.reconnected {
-        Connection::Fresh
-    } else {
-        Connection::Pooled
-    };
-    let departure = permit.departure();
-    let body = SendBody::kept(chunks.clone(), move || departure.sent());
-    proxy
-        .client
-        .send(
-            &call.upstream,
-            head.method.clone(),
-            &call.path,
-            headers,
-            body,
-            connection,
-        )
-        .await
 }
 
 fn relay(
-    proxy: &Arc<Proxy>,
     dialect: Dialect,
-    subject: Subject,
-    permit: Permit,
-    entry: Entry,
+    mut meter: Meter,
+    watched: Watched,
     answer: Response<Incoming>,
 ) -> Response<Answer> {
     let (mut parts, body) = answer.into_parts();
@@ -296,30 +304,25 @@ fn relay(
         .get(CONTENT_TYPE)
         .map_or(&b""[..], |value| value.as_bytes());
     let events = content.starts_with(b"text/event-stream");
+    let must_end = events || content.starts_with(b"application/json");
     parts.headers = response_headers(parts.headers);
-    let meter = Meter::new(
-        proxy.clone(),
-        subject,
-        permit,
-        entry,
-        Tap::new(dialect, events),
-    );
-    Response::from_parts(
-        parts,
-        Answer::Relay(Box::new(Relay::new(body, meter, events))),
-    )
+    meter.answer(Tap::new(dialect, events));
+    let relay = Relay::new(body, meter, watched, must_end);
+    Response::from_parts(parts, Answer::Relay(Box::new(relay)))
 }
 
 /// The head and the beginning of an answer that is no success.
 async fn read_refusal(answer: Response<Incoming>) -> (http::response::Parts, Bytes) {
     let (parts, body) = answer.into_parts();
-    match Limited::new(body, LONGEST_REFUSAL).collect().await {
-        Ok(text) => (parts, text.to_bytes()),
-        // The status still tells most; an explanation that broke off is none.
-        Err(error) => {
+    let text = Limited::new(body, LONGEST_REFUSAL).collect();
+    // The status still tells most; an explanation that broke off, or that does not come, is none.
+    match tokio::time::timeout(SLOWEST_REFUSAL, text).await {
+        Ok(Ok(text)) => (parts, text.to_bytes()),
+        Ok(Err(error)) => {
             tracing::debug!(%error, "the upstream's explanation could not be read");
             (parts, Bytes::new())
         }
+        Err(_) => (parts, Bytes::new()),
     }
 }
 
@@ -348,7 +351,7 @@ fn refused(entry: &mut Entry, refusal: crate::limits::Refusal) -> Fault {
     refusal.into()
 }
 
-fn unreachable_upstream(error: &SendError) -> Fault {
+pub(super) fn unreachable_upstream(error: &SendError) -> Fault {
     let mut message = error.to_string();
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {
@@ -359,6 +362,14 @@ fn unreachable_upstream(error: &SendError) -> Fault {
 }
 
 impl Tries {
+    fn connection(&self) -> Connection {
+        if self.reconnected {
+            Connection::Fresh
+        } else {
+            Connection::Pooled
+        }
+    }
+
     fn new(pause: Duration) -> Self {
         Self {
             pause,
@@ -385,11 +396,11 @@ impl Tries {
             SendError::Address(_) => Next::GiveUp,
             SendError::Connect { .. } => self.again_after_shed(),
             // A pooled connection that had died looks like this; a new one tells whether the upstream is well.
-            SendError::Broken { .. } if !self.reconnected => {
+            SendError::Broken { .. } | SendError::Silent { .. } if !self.reconnected => {
                 self.reconnected = true;
                 Next::Reconnect
             }
-            SendError::Broken { .. } => Next::GiveUp,
+            SendError::Broken { .. } | SendError::Silent { .. } => Next::GiveUp,
         }
     }
 

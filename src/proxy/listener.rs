@@ -24,13 +24,15 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::proxy::Proxy;
-use crate::proxy::exchange::{Call, exchange};
+use crate::proxy::exchange::{Call, exchange, unreachable_upstream};
 use crate::proxy::fault::Fault;
 use crate::proxy::interim::{Signs, share};
 use crate::proxy::patience::{self, Patience};
 use crate::proxy::route::{Path, split};
 use crate::proxy::stream::{BodyError, Relay};
-use crate::upstream::{Connection, SendBody, Upstream, request_headers, response_headers};
+use crate::upstream::{
+    Connection, SendBody, SendError, Upstream, request_headers, response_headers,
+};
 use crate::wire::Dialect;
 
 /// Carries a terminal's key.
@@ -235,20 +237,28 @@ async fn pass_through(
 ) -> Result<Response<Answer>, Fault> {
     let (head, body) = request.into_parts();
     let headers = request_headers(&head.headers, upstream);
-    let body = SendBody::Streamed(body);
-    let sent = proxy
-        .client
-        .send(
+    let send = |headers, body, connection| {
+        proxy.client.send(
             upstream,
-            head.method,
+            head.method.clone(),
             path,
             headers,
             body,
-            Connection::Pooled,
+            connection,
         )
-        .await;
-    let answer =
-        sent.map_err(|error| Fault::upstream(StatusCode::BAD_GATEWAY, error.to_string()))?;
+    };
+    let sent = if body.is_end_stream() {
+        let nothing = || SendBody::kept(Arc::default(), || {});
+        match send(headers.clone(), nothing(), Connection::Pooled).await {
+            // A pooled connection that had died looks like this.
+            Err(SendError::Broken { .. }) => send(headers, nothing(), Connection::Fresh).await,
+            sent => sent,
+        }
+    } else {
+        // What streams through can be sent only once, so it goes where nothing can have died.
+        send(headers, SendBody::Streamed(body), Connection::Fresh).await
+    };
+    let answer = sent.map_err(|error| unreachable_upstream(&error))?;
     let (mut parts, body) = answer.into_parts();
     parts.headers = response_headers(parts.headers);
     Ok(Response::from_parts(parts, Answer::Through(body)))

@@ -26,6 +26,7 @@ mod fault;
 mod interim;
 mod keys;
 mod listener;
+mod meter;
 mod patience;
 mod route;
 mod stalls;

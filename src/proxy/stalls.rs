@@ -7,7 +7,7 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::task::Context;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::task::AtomicWaker;
@@ -109,6 +109,18 @@ impl Watched {
         self.mark.last.store(self.stalls.now(), Ordering::Relaxed);
     }
 
+    /// Waits until nothing came for too long.
+    pub(super) async fn stalled(&self) {
+        std::future::poll_fn(|context| {
+            if self.is_stalled(context) {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        })
+        .await;
+    }
+
     /// Whether nothing came for too long; the task is woken when that becomes true.
     pub(super) fn is_stalled(&self, context: &Context<'_>) -> bool {
         self.mark.waker.register(context.waker());
@@ -137,16 +149,9 @@ mod tests {
         tasks.spawn(async move { sweeper.sweep().await });
         let silent = stalls.watch();
         let alive = stalls.watch();
-        let told = std::future::poll_fn(|context| {
-            if silent.is_stalled(context) {
-                std::task::Poll::Ready(())
-            } else {
-                std::task::Poll::Pending
-            }
-        });
         let start = Instant::now();
         tokio::select! {
-            () = told => {}
+            () = silent.stalled() => {}
             () = async {
                 loop {
                     tokio::time::sleep(Duration::from_secs(1)).await;

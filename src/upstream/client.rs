@@ -9,9 +9,11 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use hyper_rustls::HttpsConnector;
+use hyper_rustls::builderstates::WantsSchemes;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use rustls::crypto::ring;
 
 use crate::upstream::Upstream;
 
@@ -60,6 +62,12 @@ pub enum SendError {
         #[source]
         source: hyper_util::client::legacy::Error,
     },
+    /// Nothing came for too long.
+    #[error("`{host}` sent no answer for too long")]
+    Silent {
+        /// Host and port.
+        host: String,
+    },
     /// The connection ended before the head of an answer came.
     #[error("the connection to `{host}` broke before an answer came")]
     Broken {
@@ -80,17 +88,20 @@ pub struct Client {
 }
 
 impl Client {
-    /// Reads the platform's trusted roots once. Fails only when they cannot be read.
+    /// Reads the platform's trusted roots once. Without any, https upstreams fail when they are asked.
     pub fn new(options: ClientOptions) -> std::io::Result<Self> {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         tcp.set_connect_timeout(Some(options.connect_timeout));
-        let connector = hyper_rustls::HttpsConnectorBuilder::new()
-            .with_provider_and_native_roots(rustls::crypto::ring::default_provider())?
-            .https_or_http()
-            .enable_http1()
-            .wrap_connector(tcp);
+        let secure =
+            HttpsConnectorBuilder::new().with_provider_and_native_roots(ring::default_provider());
+        let secure = secure.or_else(|error| {
+            // Upstreams on this machine need none, so that is no reason not to start.
+            tracing::warn!(%error, "no trusted certificates were found: no https upstream can be reached");
+            trusting_nobody()
+        })?;
+        let connector = secure.https_or_http().enable_http1().wrap_connector(tcp);
         let builder = |idle: usize| {
             hyper_util::client::legacy::Client::builder(TokioExecutor::new())
                 .pool_timer(TokioTimer::new())
@@ -134,6 +145,15 @@ impl Client {
             }
         })
     }
+}
+
+fn trusting_nobody() -> std::io::Result<HttpsConnectorBuilder<WantsSchemes>> {
+    let config = rustls::ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(std::io::Error::other)?
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth();
+    Ok(HttpsConnectorBuilder::new().with_tls_config(config))
 }
 
 /// The body of a request on its way up.

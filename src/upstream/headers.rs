@@ -36,7 +36,11 @@ pub fn request_headers(headers: &HeaderMap, upstream: &Upstream) -> HeaderMap {
                 name,
                 "host" | "content-length" | "expect" | "accept-encoding"
             )
-            || own_credential.is_some() && matches!(name, "x-api-key" | "authorization"))
+            || own_credential.is_some()
+                && matches!(
+                    name,
+                    "x-api-key" | "authorization" | "api-key" | "x-goog-api-key"
+                ))
     });
     sent.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     if let Some((name, value)) = own_credential {

@@ -13,6 +13,15 @@ use memchr::memmem;
 /// A throttle that asks for more than this is no throttle but a spent quota.
 const LONGEST_THROTTLE: Duration = Duration::from_mins(1);
 
+/// What 429 says when waiting a minute does not help (Moonshot's and the Kimi Code plan's texts, `OpenAI`'s type).
+const SPENT: [&str; 5] = [
+    "exceeded_current_quota",
+    "insufficient_quota",
+    "tpd rate limit",
+    "insufficient balance",
+    "usage limit",
+];
+
 /// How an upstream refused, and what can be done about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
@@ -34,17 +43,12 @@ pub enum Refusal {
 impl Refusal {
     /// Reads an answer that is no success. `body` may be its beginning only; `now` resolves dates in headers.
     pub fn of(status: StatusCode, headers: &HeaderMap, body: &[u8], now: DateTime<Utc>) -> Self {
-        let says = |text: &str| contains_ignoring_case(body, text);
+        let told = told(body);
+        let says = |text: &str| told.contains(text);
         let after = retry_after(headers, body, now);
         match status.as_u16() {
             429 if after.is_some_and(|wait| wait > LONGEST_THROTTLE) => Self::Exhausted,
-            429 if says("exceeded_current_quota")
-                || says("TPD")
-                || says("balance")
-                || says("usage limit") =>
-            {
-                Self::Exhausted
-            }
+            429 if SPENT.iter().any(|text| says(text)) => Self::Exhausted,
             429 if says("overloaded") => Self::Shed,
             429 => Self::Throttled { after },
             403 if says("concurrency") || says("concurrent") => Self::Throttled { after },
@@ -90,9 +94,24 @@ fn retry_after(headers: &HeaderMap, body: &[u8], now: DateTime<Utc>) -> Option<D
         .map(Duration::from_secs)
 }
 
-fn contains_ignoring_case(body: &[u8], text: &str) -> bool {
-    body.windows(text.len())
-        .any(|part| part.eq_ignore_ascii_case(text.as_bytes()))
+/// What an error says to a person or a program, in lower case: its message, type and code, not a request id beside
+/// them. A body in another form says what it says.
+fn told(body: &[u8]) -> String {
+    let Ok(body) = serde_json::from_slice::<serde_json::Value>(body) else {
+        return String::from_utf8_lossy(body).to_lowercase();
+    };
+    let error = &body["error"];
+    let places = [
+        &body["message"],
+        &body["type"],
+        &body["code"],
+        error,
+        &error["message"],
+        &error["type"],
+        &error["code"],
+    ];
+    let texts: Vec<&str> = places.iter().filter_map(|place| place.as_str()).collect();
+    texts.join("\n").to_lowercase()
 }
 
 #[cfg(test)]
@@ -153,6 +172,18 @@ mod tests {
                 403,
                 None,
                 "you have too many concurrent requests",
+                throttled(None),
+            ),
+            (
+                429,
+                None,
+                r#"{"error":{"message":"too many requests"},"request_id":"req_9tpd rate limit"}"#,
+                throttled(None),
+            ),
+            (
+                429,
+                None,
+                "<html>the load balancer is busy</html>",
                 throttled(None),
             ),
             (403, None, "access_terminated_error", Refusal::Caller),

@@ -29,6 +29,8 @@ pub(crate) struct Learned {
     limits: [Option<u64>; 3],
     recent: [VecDeque<(Duration, u64)>; 3],
     per_second: Option<bool>,
+    /// A refusal contradicted the reading per second, so it is not tried again.
+    minute_proven: bool,
     /// The last answer told of a limit that others contradict.
     stray: bool,
     /// When each limit rose last.
@@ -61,6 +63,22 @@ impl Learned {
         value.saturating_mul(if self.per_second == Some(true) { 60 } else { 1 })
     }
 
+    /// A refusal came that our own use does not explain. A limit that was read as sixty times its number is the likelier
+    /// reason than any other: from now on the numbers are taken as they stand.
+    pub(crate) fn doubt(&mut self) {
+        if self.per_second == Some(true) {
+            tracing::warn!(
+                "the upstream refuses: limit headers are read as tokens per minute from now on"
+            );
+            *self = Self {
+                per_second: Some(false),
+                minute_proven: true,
+                limits: self.limits.map(|limit| limit.map(|limit| limit / 60)),
+                ..Self::default()
+            };
+        }
+    }
+
     /// Learns from one answer, given what was spent in the last window. The first one is believed, because what holds
     /// before it is a guess.
     pub(crate) fn observe(
@@ -79,7 +97,7 @@ impl Learned {
         let per_second = match unit {
             HeaderUnit::Second => true,
             HeaderUnit::Minute => false,
-            HeaderUnit::Auto => looks_per_second(values),
+            HeaderUnit::Auto => !self.minute_proven && looks_per_second(values),
         };
         if self.per_second != Some(per_second) {
             let unit = if per_second { "second" } else { "minute" };
@@ -250,5 +268,17 @@ mod tests {
         assert_eq!(pool.learned.rose(), [None; 3]);
         pool.see([None, None, Some(125_000)]);
         assert_eq!(pool.learned.rose()[2], Some(pool.now));
+    }
+
+    #[test]
+    fn a_refusal_that_nothing_explains_ends_the_reading_per_second() {
+        let mut learned = Learned::default();
+        let small = seen([Some(40_000), Some(25_000), Some(500)]);
+        learned.observe(&small, HeaderUnit::Auto, [0; 3], WINDOW, WINDOW);
+        assert_eq!(learned.limits()[0], Some(2_400_000));
+        learned.doubt();
+        assert_eq!(learned.limits(), [Some(40_000), Some(25_000), Some(500)]);
+        learned.observe(&small, HeaderUnit::Auto, [0; 3], WINDOW, WINDOW * 2);
+        assert_eq!(learned.limits()[0], Some(40_000));
     }
 }

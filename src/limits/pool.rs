@@ -10,7 +10,7 @@ use crate::limits::charging::Charging;
 use crate::limits::foreign::Foreign;
 use crate::limits::learn::Learned;
 use crate::limits::margin::{BUSY_PERCENT, Brake, Caution, Margin};
-use crate::limits::options::Options;
+use crate::limits::options::{HeaderUnit, Options};
 use crate::limits::pace::Pace;
 use crate::limits::queue::{LATE_BONUS, Queue, Spot, WHOLE, Waiting};
 use crate::limits::requests::Requests;
@@ -208,7 +208,8 @@ impl Pool {
         let cautious = self.caution.is_on(now);
         let ramp = self.used.ramp();
         let bound = |d: usize, cap: u64| {
-            let own = cap.saturating_sub(self.others[d]).max(1);
+            // A tenth of it stays ours at the least: what is inferred of others may be wrong.
+            let own = cap.saturating_sub(self.others[d]).max(cap / 10).max(1);
             if cautious {
                 own.min(ramp[d].max(own / 2))
             } else {
@@ -464,6 +465,9 @@ impl Pool {
         if unexplained && !self.margin.is_fixed() {
             self.caution.raise(now, options.window);
             self.charging = Default::default();
+            if options.header_unit == HeaderUnit::Auto {
+                self.learned.doubt();
+            }
         }
         self.refresh(options, now);
     }

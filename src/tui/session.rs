@@ -78,6 +78,8 @@ pub struct Session {
     overlay: Overlay,
     focused: Option<Id>,
     listed: Vec<Listed>,
+    /// A new terminal was asked for: it is shown when it comes.
+    awaits_new: bool,
     last: Option<Frame>,
     outer: Outer,
     foreground: Option<Rgb>,
@@ -115,6 +117,7 @@ impl Session {
             held: Vec::new(),
             rest: 0,
             overlay: Overlay::None,
+            awaits_new: false,
             focused: None,
             listed: Vec::new(),
             last: None,
@@ -161,6 +164,11 @@ impl Session {
     pub fn update(&mut self, view: &ViewModel) -> Vec<Action> {
         let mut actions = Vec::new();
         let place = self.place();
+        let came = view
+            .terminals
+            .iter()
+            .find(|tab| !self.listed.iter().any(|listed| listed.id == tab.id));
+        let came = came.map(|tab| tab.id).filter(|_| self.awaits_new);
         self.listed.clear();
         self.listed.extend(view.terminals.iter().map(|tab| Listed {
             id: tab.id,
@@ -176,6 +184,9 @@ impl Session {
             let next = place.unwrap_or(0).min(self.listed.len().saturating_sub(1));
             let id = self.listed.get(next).map(|tab| tab.id);
             self.bring(id, &mut actions);
+        } else if came.is_some() {
+            self.awaits_new = false;
+            self.bring(came, &mut actions);
         }
         actions
     }
@@ -401,7 +412,10 @@ impl Session {
                     self.bring(Some(id), actions);
                 }
             }
-            'c' => actions.push(Action::New),
+            'c' => {
+                self.awaits_new = true;
+                actions.push(Action::New);
+            }
             'x' | '&' => {
                 if let Some(id) = self.focused {
                     self.overlay = Overlay::Close(id);

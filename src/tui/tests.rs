@@ -234,6 +234,17 @@ fn the_focus_moves_on_when_its_terminal_is_closed() {
 }
 
 #[test]
+fn a_new_terminal_that_was_asked_for_is_shown() {
+    let mut session = session(&view(&[State::Idle]));
+    assert_eq!(session.focused(), Some(Id(101)));
+    session.update(&view(&[State::Idle, State::Idle]));
+    assert_eq!(session.focused(), Some(Id(101)), "somebody else's");
+    type_into(&mut session, b"\x02c");
+    session.update(&view(&[State::Idle, State::Idle, State::Idle]));
+    assert_eq!(session.focused(), Some(Id(103)));
+}
+
+#[test]
 fn mouse_reports_reach_a_program_that_asks_in_its_own_place_and_form() {
     let all = view(&[State::Idle]);
     for (ask, expected) in [

@@ -54,8 +54,8 @@ pub(crate) struct Clients {
     state: PathBuf,
     proxy: String,
     demo: Option<Demo>,
-    /// Uses of each home.
-    uses: Mutex<BTreeMap<PathBuf, usize>>,
+    /// Uses of each home, by the way in which it is used.
+    uses: Mutex<BTreeMap<(PathBuf, Manner), usize>>,
     /// One preparation or release at a time.
     turn: tokio::sync::Mutex<()>,
 }
@@ -79,6 +79,24 @@ enum Way {
     Overlay(Arc<Overlay>),
     Rewrite(Arc<Rewrite>),
     Legacy { folder: PathBuf },
+}
+
+/// How a home is used. A rewritten configuration is no source for an overlay: the addresses in it are kimiq's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Manner {
+    Overlay,
+    Rewrite,
+    Legacy,
+}
+
+impl Way {
+    fn manner(&self) -> Manner {
+        match self {
+            Self::Overlay(_) => Manner::Overlay,
+            Self::Rewrite(_) => Manner::Rewrite,
+            Self::Legacy { .. } => Manner::Legacy,
+        }
+    }
 }
 
 impl Clients {
@@ -121,11 +139,16 @@ impl Clients {
             .map(|(name, value)| (name.into(), value.into()))
             .collect();
         let failed = |error: &dyn Error| HostError::Failed(chain(error));
-        let client = kimi::find(command.as_deref(), &env, &self.data)
-            .await
+        // Looking may take long; a host that ends does not wait for it.
+        let found = tokio::select! {
+            found = kimi::find(command.as_deref(), &env, &self.data) => found,
+            () = host.stopping.cancelled() => return Err(HostError::Stopping),
+        };
+        let client = found
             .map_err(|error| HostError::Failed(format!("{}; {}", chain(&error), error.hint())))?;
         let home = client.home(&env).map_err(|error| failed(&error))?;
         let way = self.way(&client, &home, ask, &env);
+        self.admit(&home, way.manner())?;
         let typed = typed(&client, command.as_deref(), &env);
         let prepared = Arc::new(Prepared {
             typed,
@@ -136,7 +159,8 @@ impl Clients {
             extra: Mutex::default(),
             released: CancellationToken::new(),
         });
-        *self.uses.lock().entry(home).or_default() += 1;
+        let usage = (home, prepared.way.manner());
+        *self.uses.lock().entry(usage).or_default() += 1;
         let done = match self.apply(&prepared).await {
             Ok(synced) => {
                 adopt(host, &prepared, synced);
@@ -174,6 +198,29 @@ impl Clients {
                 env: env.clone(),
             }))),
         }
+    }
+
+    /// One home is overlaid or rewritten, never both at once.
+    fn admit(&self, home: &Path, manner: Manner) -> Result<(), HostError> {
+        let (other, why) = match manner {
+            Manner::Overlay => (
+                Manner::Rewrite,
+                "a run with --rewrite-config uses it; stop that run first, or give this one --rewrite-config too",
+            ),
+            Manner::Rewrite => (
+                Manner::Overlay,
+                "a run without --rewrite-config uses it; stop that run first, or leave --rewrite-config out",
+            ),
+            Manner::Legacy => return Ok(()),
+        };
+        let uses = self.uses.lock();
+        if !uses.contains_key(&(home.to_path_buf(), other)) {
+            return Ok(());
+        }
+        Err(HostError::Invalid(format!(
+            "the client's folder {} is in use the other way: {why}",
+            home.display()
+        )))
     }
 
     async fn apply(
@@ -225,8 +272,11 @@ impl Clients {
         prepared.released.cancel();
         let last = {
             let mut uses = self.uses.lock();
-            let left = uses.get(&prepared.home).copied().unwrap_or(1) - 1;
-            uses.insert(prepared.home.clone(), left);
+            let usage = (prepared.home.clone(), prepared.way.manner());
+            let left = uses.remove(&usage).unwrap_or(1) - 1;
+            if left > 0 {
+                uses.insert(usage, left);
+            }
             left == 0
         };
         let way = prepared.way.clone();
@@ -414,16 +464,30 @@ pub struct Restored {
     pub identical: bool,
 }
 
-/// Undoes every edit that an earlier host of this name left open in `state`. The caller holds the host's claim.
-pub fn restore(state: &Path) -> Result<Vec<Restored>, Box<dyn Error + Send + Sync>> {
-    let found = match std::fs::read_dir(journals(state)) {
+/// What came of putting back.
+#[derive(Debug, Default)]
+pub struct PutBack {
+    /// Files that were put back.
+    pub restored: Vec<Restored>,
+    /// Why others were not; each tells its file. Their journals stay for another try.
+    pub failed: Vec<String>,
+}
+
+/// Undoes every edit that an earlier host of this name left open in `state`. The caller holds the host's claim. One that
+/// cannot be undone keeps no other from it.
+pub fn restore(state: &Path) -> PutBack {
+    let mut done = PutBack::default();
+    let folder = journals(state);
+    let found = std::fs::read_dir(&folder).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let found = match found {
         Ok(found) => found,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error.into()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return done,
+        Err(error) => {
+            done.failed.push(format!("{}: {error}", folder.display()));
+            return done;
+        }
     };
-    let mut restored = Vec::new();
-    for entry in found {
-        let journal = entry?.path();
+    for journal in found.into_iter().map(|entry| entry.path()) {
         let Some(name) = journal.file_name().and_then(|name| name.to_str()) else {
             continue;
         };
@@ -432,19 +496,19 @@ pub fn restore(state: &Path) -> Result<Vec<Restored>, Box<dyn Error + Send + Syn
             continue;
         }
         let file = PathBuf::from(percent_decode_str(name).decode_utf8_lossy().into_owned());
-        match Rewrite::new(file.clone(), journal.clone()).undo()? {
-            Undone::Nothing => {}
-            Undone::Restored => restored.push(Restored {
-                file,
-                identical: true,
-            }),
-            Undone::OursTakenBack => restored.push(Restored {
-                file,
-                identical: false,
-            }),
-        }
+        let identical = match Rewrite::new(file.clone(), journal.clone()).undo() {
+            Ok(Undone::Nothing) => continue,
+            Ok(Undone::Restored) => true,
+            Ok(Undone::OursTakenBack) => false,
+            Err(error) => {
+                done.failed
+                    .push(format!("{}: {}", file.display(), chain(&error)));
+                continue;
+            }
+        };
+        done.restored.push(Restored { file, identical });
     }
-    Ok(restored)
+    done
 }
 
 /// A path as one plain file name.

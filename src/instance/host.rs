@@ -29,6 +29,7 @@ use crate::control::UsageBy;
 use crate::control::UsageReport;
 use crate::control::WhyReport;
 use crate::instance::client::Clients;
+use crate::instance::client::Prepared;
 use crate::instance::options;
 use crate::instance::report;
 use crate::instance::run::Run;
@@ -293,6 +294,36 @@ impl Instance {
         }
     }
 
+    /// Puts a run on the list, from where the end of the host takes it.
+    fn enlist(
+        &self,
+        ask: StartRun,
+        prepared: Option<Arc<Prepared>>,
+    ) -> Result<Arc<Run>, HostError> {
+        let mut runs = self.runs.lock();
+        // Asked under the lock: an end that begins after this finds the run in the list.
+        if self.stopping.is_cancelled() {
+            return Err(HostError::Stopping);
+        }
+        let name = match &ask.name {
+            Some(name) if runs.iter().any(|run| run.name == *name) => {
+                let text =
+                    format!("there is a run `{name}` already; `kimiq attach {name}` shows it");
+                return Err(HostError::Invalid(text));
+            }
+            Some(name) if !control::is_plain_name(name) => {
+                return Err(HostError::Invalid(format!("`{name}` is no name for a run")));
+            }
+            Some(name) => name.clone(),
+            None => free_name(if self.demo { "demo" } else { "run" }, |name| {
+                runs.iter().any(|run| run.name == name)
+            }),
+        };
+        let run = Arc::new(Run::new(name, report::now(), ask, prepared));
+        runs.push(Arc::clone(&run));
+        Ok(run)
+    }
+
     async fn start_run(self: Arc<Self>, mut ask: StartRun) -> Result<RunInfo, HostError> {
         if self.stopping.is_cancelled() {
             return Err(HostError::Stopping);
@@ -325,25 +356,14 @@ impl Instance {
                 None
             }
         };
-        let run = {
-            let mut runs = self.runs.lock();
-            let name = match &ask.name {
-                Some(name) if runs.iter().any(|run| run.name == *name) => {
-                    let text =
-                        format!("there is a run `{name}` already; `kimiq attach {name}` shows it");
-                    return Err(HostError::Invalid(text));
+        let run = match self.enlist(ask, prepared.clone()) {
+            Ok(run) => run,
+            Err(error) => {
+                if let Some(prepared) = &prepared {
+                    self.clients.release(prepared).await;
                 }
-                Some(name) if !control::is_plain_name(name) => {
-                    return Err(HostError::Invalid(format!("`{name}` is no name for a run")));
-                }
-                Some(name) => name.clone(),
-                None => free_name(if self.demo { "demo" } else { "run" }, |name| {
-                    runs.iter().any(|run| run.name == name)
-                }),
-            };
-            let run = Arc::new(Run::new(name, report::now(), ask, prepared));
-            runs.push(Arc::clone(&run));
-            run
+                return Err(error);
+            }
         };
         if let Err(error) = run.start(&self).await {
             self.end_run(&run, true).await;

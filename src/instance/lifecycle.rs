@@ -397,19 +397,15 @@ async fn claim(registry: &Registry, name: &str, role: Role) -> Result<Claim, Ins
 
 /// Undoes edits that a killed host left open. A failure is told and does not keep the host from serving.
 fn put_back(state: &Path) -> Vec<String> {
-    match client::restore(state) {
-        Ok(restored) => {
-            for one in restored {
-                tracing::warn!(file = %one.file.display(), identical = one.identical, "put back a configuration");
-            }
-            Vec::new()
-        }
-        Err(error) => {
-            let text = format!("a configuration could not be put back: {}", chain(&*error));
-            tracing::error!("{text}");
-            vec![text]
-        }
+    let done = client::restore(state);
+    for one in done.restored {
+        tracing::warn!(file = %one.file.display(), identical = one.identical, "put back a configuration");
     }
+    done.failed
+        .into_iter()
+        .map(|why| format!("a configuration could not be put back: {why}"))
+        .inspect(|text| tracing::error!("{text}"))
+        .collect()
 }
 
 fn prepare_demo(state: &Path, base_url: &str) -> Result<kimi::Demo, InstanceError> {

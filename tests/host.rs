@@ -504,6 +504,55 @@ fn a_run_that_starts_while_the_host_ends_is_not_forgotten() {
     assert!(!is_rewritten(&sandbox));
 }
 
+#[test]
+fn a_run_goes_only_to_a_host_of_its_kind() {
+    let sandbox = Sandbox::new();
+    let exec = ["--detach", "--exec", "cat"];
+    let run = |args: &[&str]| sandbox.run(&[&["run"], args, &exec].concat());
+    assert_eq!(
+        run(&["--host", "demo"]).code,
+        2,
+        "nothing real under this name"
+    );
+    assert_eq!(run(&[]).code, 0);
+    let refused = run(&["--demo", "--host", "default"]);
+    assert_eq!(refused.code, 2, "{refused:?}");
+    assert!(refused.err.contains("real tokens"), "{refused:?}");
+    assert_eq!(run(&["--demo", "--host", "play"]).code, 0);
+    assert_eq!(run(&["--host", "play"]).code, 2);
+}
+
+#[test]
+fn inside_a_terminal_kimiq_knows_where_it_is() {
+    let sandbox = Sandbox::new();
+    sandbox.good(&detached("1", "work"));
+    let kimiq = env!("CARGO_BIN_EXE_kimiq");
+    sandbox.good(&[
+        "send",
+        "work:1",
+        &format!(
+            "{kimiq} config show > shown 2> told; {kimiq} run --host other --detach --exec cat 2> refused; \
+             {kimiq} run --name beside --detach --exec cat 2> allowed; echo up-$((1+1))"
+        ),
+    ]);
+    let mut window = Window::open(&sandbox, &["attach", "work"]);
+    window.shows("up-2");
+    let read = |name: &str| std::fs::read_to_string(sandbox.home.join("work").join(name)).unwrap();
+    assert_eq!(read("told"), "", "no warning of what kimiq itself set");
+    assert!(!read("shown").is_empty());
+    assert!(
+        read("refused").contains("ends with it"),
+        "{}",
+        read("refused")
+    );
+    assert_eq!(entry(&sandbox, "other"), None);
+    assert!(
+        read("allowed").contains("`beside` runs"),
+        "{}",
+        read("allowed")
+    );
+}
+
 /// Kills the host of this name as a crash would.
 fn crash(sandbox: &Sandbox, host: &str) {
     let pid = entry(sandbox, host).unwrap()["pid"].as_u64().unwrap();

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::config;
 use crate::config::Resolved;
 use crate::control;
 use crate::control::HealthReport;
@@ -328,14 +329,7 @@ impl Instance {
         if self.stopping.is_cancelled() {
             return Err(HostError::Stopping);
         }
-        for name in [
-            "KIMIQ_HOST",
-            "KIMIQ_RUN",
-            "KIMIQ_TERMINAL",
-            "KIMIQ_MARK",
-            "KIMIQ_PORT",
-            "KIMIQ_KEY",
-        ] {
+        for name in config::INSIDE {
             // The command was typed in one of our own terminals.
             ask.env.remove(name);
         }

@@ -206,7 +206,11 @@ impl Keeper<'_> {
             tokio::select! {
                 event = events.recv(), if !ended => match event {
                     Some((_, event)) => self.take(&mut supervisor, event, &mut ended),
-                    None => ended = true,
+                    None => {
+                        // The terminal's own task failed, so nobody tells of an exit.
+                        let exit = Exit { code: None, signal: None };
+                        self.take(&mut supervisor, Event::Exited(exit), &mut ended);
+                    }
                 },
                 order = orders.recv() => match order {
                     Some(Order::Restart) if ended => return Continue(()),

@@ -24,6 +24,7 @@ use crate::config::Paths;
 use crate::config::Resolved;
 use crate::control::Claim;
 use crate::control::Entry;
+use crate::control::Purpose;
 use crate::control::Registry;
 use crate::control::Server;
 use crate::fsx;
@@ -198,7 +199,12 @@ async fn build(setup: &Setup, role: Role) -> Result<Built, InstanceError> {
         what: "randomness",
         source,
     })?;
-    let entry = Entry::of_this_process(name, port, token, report::now());
+    let purpose = match role {
+        Role::Proxy => Purpose::Proxy,
+        Role::Background | Role::Foreground if *demo => Purpose::Demo,
+        Role::Background | Role::Foreground => Purpose::Runs,
+    };
+    let entry = Entry::of_this_process(name, purpose, port, token, report::now());
     let instance = Arc::new(Instance::new(Parts {
         name: name.clone(),
         demo: *demo,

@@ -204,13 +204,11 @@ impl Keeper<'_> {
             // The trust question comes and goes on the screen alone, before any request.
             let looking = !ended && facts.requests == 0 && self.run.is_client();
             tokio::select! {
-                event = events.recv(), if !ended => match event {
-                    Some((_, event)) => self.take(&mut supervisor, event, &mut ended),
-                    None => {
-                        // The terminal's own task failed, so nobody tells of an exit.
-                        let exit = Exit { code: None, signal: None };
-                        self.take(&mut supervisor, Event::Exited(exit), &mut ended);
-                    }
+                event = events.recv(), if !ended => {
+                    // Without a last event the terminal's own task has failed, so nobody else tells of the exit.
+                    let lost = Event::Exited(Exit { code: None, signal: None });
+                    let event = event.map_or(lost, |(_, event)| event);
+                    self.take(&mut supervisor, event, &mut ended);
                 },
                 order = orders.recv() => match order {
                     Some(Order::Restart) if ended => return Continue(()),

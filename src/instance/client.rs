@@ -323,7 +323,7 @@ fn typed(client: &Client, command: Option<&str>, env: &Environment) -> Option<St
 }
 
 /// Serves the routes, keeps the variables, and tells what the user should know.
-fn adopt(host: &Instance, prepared: &Prepared, synced: Synced) {
+fn adopt(host: &Arc<Instance>, prepared: &Prepared, synced: Synced) {
     for route in &synced.routes {
         match options::upstream(&host.settings, &route.name, &route.base_url) {
             Ok(upstream) => host.proxy.routes.set(upstream),
@@ -341,7 +341,7 @@ fn adopt(host: &Instance, prepared: &Prepared, synced: Synced) {
     }
     if !synced.patched.is_empty() {
         let names = synced.patched.join(", ");
-        host.notice(format!(
+        host.hint(format!(
             "new models ({names}) go through kimiq after /reload in the terminal"
         ));
     }
@@ -387,10 +387,14 @@ impl Prepared {
             terminal: slot.name.to_string(),
             key: key.to_owned(),
             cwd: slot.dir.clone(),
+            args: if resume.is_some() {
+                without_session(self.client.kind, &ask.args)
+            } else {
+                ask.args.iter().map(Into::into).collect()
+            },
             resume,
             max_steps: ask.max_steps,
             quiet_client: ask.quiet,
-            args: ask.args.iter().map(Into::into).collect(),
             env: self.extra.lock().clone(),
             ..kimi::Options::default()
         };
@@ -418,6 +422,34 @@ impl Prepared {
             None => command,
         })
     }
+}
+
+/// The user's arguments without those that choose a session: a restart goes on with the one that was open last.
+/// `-c` goes on with the folder's last session in Kimi Code 2.1.0, and gives a message in kimi-cli, where `-C` goes on.
+fn without_session(kind: Kind, args: &[String]) -> Vec<OsString> {
+    let go_on = match kind {
+        Kind::KimiCode => "-c",
+        Kind::KimiCli => "-C",
+    };
+    let mut kept = Vec::new();
+    let mut args = args.iter().peekable();
+    while let Some(arg) = args.next() {
+        match arg.as_str() {
+            "--" => {
+                kept.push(arg.into());
+                kept.extend(args.by_ref().map(OsString::from));
+            }
+            "-r" | "-S" | "--resume" | "--session" => {
+                // Without a value it would ask which.
+                args.next_if(|next| !next.starts_with('-'));
+            }
+            "--continue" => {}
+            arg if arg == go_on => {}
+            arg if arg.starts_with("--resume=") || arg.starts_with("--session=") => {}
+            arg => kept.push(arg.into()),
+        }
+    }
+    kept
 }
 
 /// What the client's notifications mean.
@@ -520,4 +552,27 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Box<dyn Error + Send + Sync>> + Send + 'static,
 ) -> Result<T, Box<dyn Error + Send + Sync>> {
     tokio::task::spawn_blocking(work).await?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_restart_keeps_the_arguments_but_those_that_choose_a_session() {
+        let check = |kind, given: &str, expected: &str| {
+            let given: Vec<String> = given.split(' ').map(ToOwned::to_owned).collect();
+            let kept = without_session(kind, &given);
+            assert_eq!(kept.join(OsStr::new(" ")), *expected, "{given:?}");
+        };
+        check(Kind::KimiCode, "--yolo -r session_x -m m", "--yolo -m m");
+        check(Kind::KimiCode, "--session=session_x --yolo", "--yolo");
+        check(Kind::KimiCode, "-S --yolo -c", "--yolo");
+        check(
+            Kind::KimiCode,
+            "--continue --yolo -- -r x",
+            "--yolo -- -r x",
+        );
+        check(Kind::KimiCli, "-c hello -C", "-c hello");
+    }
 }

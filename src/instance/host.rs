@@ -43,6 +43,9 @@ use crate::tui::Prefix;
 /// How long a host waits for its first run, and lives on after its last.
 const IDLE: Duration = Duration::from_mins(1);
 
+/// How long a hint stands: time enough to read it twice.
+const HINT: Duration = Duration::from_secs(30);
+
 /// The running host.
 pub(crate) struct Instance {
     pub(crate) name: String,
@@ -65,6 +68,8 @@ pub(crate) struct Instance {
     /// What the end brought, once all runs are gone.
     pub(crate) stopped: watch::Sender<Option<StopReport>>,
     pub(crate) notices: Mutex<Vec<String>>,
+    /// As `notices`, for a while only.
+    pub(crate) hints: Mutex<Vec<String>>,
     pub(crate) runs: Mutex<Vec<Arc<Run>>>,
     next_id: AtomicU64,
     end_begun: AtomicBool,
@@ -113,6 +118,7 @@ impl Instance {
             hurry: CancellationToken::new(),
             stopped: watch::Sender::new(None),
             notices: Mutex::default(),
+            hints: Mutex::default(),
             runs: Mutex::default(),
             next_id: AtomicU64::new(1),
             end_begun: AtomicBool::new(false),
@@ -141,6 +147,31 @@ impl Instance {
             notices.push(text);
         }
         drop(notices);
+        self.changed();
+    }
+
+    /// Tells the user something that need not stand for long.
+    pub(crate) fn hint(self: &Arc<Self>, text: String) {
+        {
+            let mut hints = self.hints.lock();
+            if hints.contains(&text) {
+                return;
+            }
+            tracing::info!("{text}");
+            hints.push(text.clone());
+        }
+        let host = Arc::clone(self);
+        let withdraw = async move {
+            tokio::time::sleep(HINT).await;
+            host.hints.lock().retain(|hint| *hint != text);
+            host.changed();
+        };
+        let withdraw = self.stopping.clone().run_until_cancelled_owned(withdraw);
+        self.tracker.spawn(withdraw);
+        self.changed();
+    }
+
+    fn changed(&self) {
         for run in self.runs() {
             run.changed();
         }

@@ -57,7 +57,7 @@ pub(crate) fn run(context: &Context, args: args::Run) -> Outcome {
         client::make_sure(context, &settings, args.yes)?;
     }
     let ask = describe(context, &settings, &args)?;
-    let name = host_name(context, args.demo);
+    let name = host_name(context, args.demo)?;
     if args.foreground {
         return host::foreground(context, settings, &name, args.demo, ask, interactive);
     }
@@ -89,7 +89,7 @@ async fn start(
     let client = summon(context, name, demo).await?;
     match client.start(ask).await {
         Ok(info) => Ok((client, info)),
-        Err(ControlError::Stopping | ControlError::Unreachable { .. }) => {
+        Err(error) if never_began(&error) => {
             let client = summon(context, name, demo).await?;
             let info = client.start(ask).await?;
             Ok((client, info))
@@ -98,13 +98,27 @@ async fn start(
     }
 }
 
-fn host_name(context: &Context, demo: bool) -> String {
-    let usual = if demo { DEMO_HOST } else { DEFAULT_HOST };
-    context
-        .common
-        .host
-        .clone()
-        .unwrap_or_else(|| usual.to_owned())
+/// Whether the host surely began no run, so that asking again gives no second one: an answer may also be lost.
+fn never_began(error: &ControlError) -> bool {
+    match error {
+        ControlError::Stopping => true,
+        ControlError::Unreachable { source, .. } => {
+            source.kind() == std::io::ErrorKind::ConnectionRefused
+        }
+        _ => false,
+    }
+}
+
+fn host_name(context: &Context, demo: bool) -> Result<String, Failure> {
+    match &context.common.host {
+        Some(name) if name == DEMO_HOST && !demo => {
+            let what = format!("the name `{DEMO_HOST}` is kept for demos");
+            Err(Failure::new(Kind::Usage, what).hint("add --demo, or choose another --host"))
+        }
+        Some(name) => Ok(name.clone()),
+        None if demo => Ok(DEMO_HOST.to_owned()),
+        None => Ok(DEFAULT_HOST.to_owned()),
+    }
 }
 
 fn warn(context: &Context, info: &RunInfo) {

@@ -8,6 +8,7 @@ use crate::cli::context::Context;
 use crate::cli::failure::Failure;
 use crate::cli::failure::Kind;
 use crate::cli::failure::Outcome;
+use crate::cli::restore;
 use crate::control::Client;
 use crate::control::ControlError;
 use crate::control::Departure;
@@ -34,6 +35,7 @@ pub(crate) fn run(context: &Context, args: args::Stop) -> Outcome {
         if hosts.is_empty() {
             context.output.note("no host is running");
         }
+        let mut failed = Vec::new();
         for host in hosts {
             let ask = StopRun {
                 run: None,
@@ -47,11 +49,13 @@ pub(crate) fn run(context: &Context, args: args::Stop) -> Outcome {
                 }
                 Err(ControlError::Unreachable { .. }) if args.now => {
                     let pid = host.entry().pid;
-                    instance::kill_host(host.entry(), &context.registry, &context.paths.state)
+                    let done = instance::kill_host(host.entry(), &context.registry, &context.paths)
                         .await?;
                     context.output.warn(format!(
                         "the host (process {pid}) did not answer and was killed"
                     ));
+                    restore::tell(context, &done.restored)?;
+                    failed.extend(done.failed);
                 }
                 Err(error) => {
                     let name = &host.entry().name;
@@ -60,7 +64,7 @@ pub(crate) fn run(context: &Context, args: args::Stop) -> Outcome {
                 }
             }
         }
-        Ok(())
+        restore::complain(&failed)
     })
 }
 

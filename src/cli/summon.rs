@@ -15,7 +15,9 @@ use crate::cli::failure::Failure;
 use crate::cli::failure::Kind;
 use crate::control::Client;
 use crate::control::ControlError;
+use crate::control::Entry;
 use crate::control::HealthReport;
+use crate::control::Purpose;
 use crate::instance;
 
 /// A way to the host of this name, started if need be.
@@ -23,6 +25,7 @@ pub(crate) async fn summon(context: &Context, name: &str, demo: bool) -> Result<
     let registry = |source| ControlError::Registry { source };
     let starting = context.registry.starting(name).map_err(registry)?;
     if let Some(entry) = context.registry.find(name).map_err(registry)? {
+        fits(&entry, demo)?;
         let client = Client::new(entry);
         match client.health(false).await {
             Ok(health) if health.state == "running" => {
@@ -42,6 +45,19 @@ pub(crate) async fn summon(context: &Context, name: &str, demo: bool) -> Result<
     Ok(Client::find(&context.registry, name)?)
 }
 
+/// Whether a run, or a demo, may be given to this host.
+fn fits(entry: &Entry, demo: bool) -> Result<(), Failure> {
+    let wanted = if demo { Purpose::Demo } else { Purpose::Runs };
+    let is = match entry.purpose {
+        purpose if purpose == wanted => return Ok(()),
+        Purpose::Runs => "is no demo: a run there would cost real tokens",
+        Purpose::Demo => "is a demo: a run there would never reach your upstream",
+        Purpose::Proxy => "is a `kimiq proxy`, which runs no terminals",
+    };
+    let what = format!("the host `{}` {is}", entry.name);
+    Err(Failure::new(Kind::Usage, what).hint("choose another --host, or leave it out"))
+}
+
 /// What the user of a host that runs already should know.
 fn greet(context: &Context, health: &HealthReport) {
     let ours = env!("CARGO_PKG_VERSION");
@@ -59,6 +75,12 @@ fn greet(context: &Context, health: &HealthReport) {
 }
 
 fn start(context: &Context, name: &str, demo: bool) -> Result<(), Failure> {
+    if let Some(terminal) = context.env.get("KIMIQ_TERMINAL") {
+        // Whatever was started inside is ended with it, however far it went away.
+        let what = format!("a host started inside the terminal {terminal} of kimiq ends with it");
+        return Err(Failure::new(Kind::Usage, what)
+            .hint("start it from a terminal outside, then this command works here, too"));
+    }
     let failed = |source: io::Error| {
         Failure::from_error(Kind::Failed, &source).hint("`kimiq doctor` looks for what is wrong")
     };

@@ -6,15 +6,23 @@
 
 use std::collections::BTreeMap;
 
-/// Variables of kimiq that are no settings.
-const RESERVED: &[&str] = &[
+/// Variables of kimiq that are no settings: its folders.
+const FOLDERS: [&str; 4] = [
     "KIMIQ_HOME",
     "KIMIQ_CONFIG",
     "KIMIQ_STATE_DIR",
     "KIMIQ_DATA_DIR",
+];
+
+/// Variables that a program in a terminal of kimiq gets. They are no settings and belong to that one terminal.
+pub const INSIDE: [&str; 7] = [
+    "KIMIQ_HOST",
     "KIMIQ_RUN",
     "KIMIQ_TERMINAL",
-    "KIMIQ_CONTROL",
+    "KIMIQ_MARK",
+    "KIMIQ_PORT",
+    "KIMIQ_KEY",
+    "KIMIQ_URL",
 ];
 
 /// The environment as it was when the program started.
@@ -55,7 +63,8 @@ impl Environment {
         self.0
             .keys()
             .map(String::as_str)
-            .filter(|name| name.starts_with("KIMIQ_") && !RESERVED.contains(name) && !known(name))
+            .filter(|name| name.starts_with("KIMIQ_") && !known(name))
+            .filter(|name| !FOLDERS.contains(name) && !INSIDE.contains(name))
             .collect()
     }
 }

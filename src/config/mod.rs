@@ -19,7 +19,7 @@ mod secret;
 mod setting;
 mod value;
 
-pub use env::Environment;
+pub use env::{Environment, INSIDE};
 pub use file::Warning;
 pub use paths::Paths;
 pub use resolve::{Origin, Resolved, Row, resolve};

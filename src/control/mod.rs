@@ -26,7 +26,7 @@ pub use protocol::{
     Send, SnapshotReport, StartRun, StopReport, StopRun, TerminalInfo, UpstreamInfo, UsageBy,
     UsageReport, UsageRow, WhyReport,
 };
-pub use registry::{Claim, Departure, Entry, Registry, is_plain_name};
+pub use registry::{Claim, Departure, Entry, Purpose, Registry, is_plain_name};
 #[cfg(unix)]
 pub use relay::{Screen, relay};
 pub use server::{Host, Server, is_loopback_host};

@@ -23,6 +23,19 @@ use crate::fsx::Lock;
 /// Version of the instance file's form.
 const FORM: u32 = 1;
 
+/// What a host is for. One kind of work is never given to a host of another kind: a demo's would cost real tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Purpose {
+    /// Runs terminals.
+    #[default]
+    Runs,
+    /// Runs terminals with a simulated upstream.
+    Demo,
+    /// Serves clients that the user starts alone.
+    Proxy,
+}
+
 /// What an instance file tells.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
@@ -30,6 +43,9 @@ pub struct Entry {
     pub form: u32,
     /// Name of the host.
     pub name: String,
+    /// What it is for.
+    #[serde(default)]
+    pub purpose: Purpose,
     /// Its process.
     pub pid: u32,
     /// When the process began, in the system's own unit; 0 where the system does not tell.
@@ -56,11 +72,18 @@ impl std::fmt::Debug for Entry {
 
 impl Entry {
     /// An entry for this process.
-    pub fn of_this_process(name: &str, port: u16, token: String, started: String) -> Self {
+    pub fn of_this_process(
+        name: &str,
+        purpose: Purpose,
+        port: u16,
+        token: String,
+        started: String,
+    ) -> Self {
         let pid = std::process::id();
         Self {
             form: FORM,
             name: name.to_owned(),
+            purpose,
             pid,
             process_start: process_start(pid).unwrap_or(0),
             port,
@@ -291,7 +314,7 @@ mod tests {
     }
 
     fn ours(name: &str) -> Entry {
-        Entry::of_this_process(name, 4711, "t".into(), "now".into())
+        Entry::of_this_process(name, Purpose::Runs, 4711, "t".into(), "now".into())
     }
 
     #[test]

@@ -54,8 +54,8 @@ pub(crate) struct Clients {
     state: PathBuf,
     proxy: String,
     demo: Option<Demo>,
-    /// Uses of each home.
-    uses: Mutex<BTreeMap<PathBuf, usize>>,
+    /// Uses of each home, by the way in which it is used.
+    uses: Mutex<BTreeMap<(PathBuf, Manner), usize>>,
     /// One preparation or release at a time.
     turn: tokio::sync::Mutex<()>,
 }
@@ -79,6 +79,24 @@ enum Way {
     Overlay(Arc<Overlay>),
     Rewrite(Arc<Rewrite>),
     Legacy { folder: PathBuf },
+}
+
+/// How a home is used. A rewritten configuration is no source for an overlay: the addresses in it are kimiq's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Manner {
+    Overlay,
+    Rewrite,
+    Legacy,
+}
+
+impl Way {
+    fn manner(&self) -> Manner {
+        match self {
+            Self::Overlay(_) => Manner::Overlay,
+            Self::Rewrite(_) => Manner::Rewrite,
+            Self::Legacy { .. } => Manner::Legacy,
+        }
+    }
 }
 
 impl Clients {
@@ -121,11 +139,16 @@ impl Clients {
             .map(|(name, value)| (name.into(), value.into()))
             .collect();
         let failed = |error: &dyn Error| HostError::Failed(chain(error));
-        let client = kimi::find(command.as_deref(), &env, &self.data)
-            .await
+        // Looking may take long; a host that ends does not wait for it.
+        let found = tokio::select! {
+            found = kimi::find(command.as_deref(), &env, &self.data) => found,
+            () = host.stopping.cancelled() => return Err(HostError::Stopping),
+        };
+        let client = found
             .map_err(|error| HostError::Failed(format!("{}; {}", chain(&error), error.hint())))?;
         let home = client.home(&env).map_err(|error| failed(&error))?;
         let way = self.way(&client, &home, ask, &env);
+        self.admit(&home, way.manner())?;
         let typed = typed(&client, command.as_deref(), &env);
         let prepared = Arc::new(Prepared {
             typed,
@@ -136,7 +159,8 @@ impl Clients {
             extra: Mutex::default(),
             released: CancellationToken::new(),
         });
-        *self.uses.lock().entry(home).or_default() += 1;
+        let usage = (home, prepared.way.manner());
+        *self.uses.lock().entry(usage).or_default() += 1;
         let done = match self.apply(&prepared).await {
             Ok(synced) => {
                 adopt(host, &prepared, synced);
@@ -174,6 +198,29 @@ impl Clients {
                 env: env.clone(),
             }))),
         }
+    }
+
+    /// One home is overlaid or rewritten, never both at once.
+    fn admit(&self, home: &Path, manner: Manner) -> Result<(), HostError> {
+        let (other, why) = match manner {
+            Manner::Overlay => (
+                Manner::Rewrite,
+                "a run with --rewrite-config uses it; stop that run first, or give this one --rewrite-config too",
+            ),
+            Manner::Rewrite => (
+                Manner::Overlay,
+                "a run without --rewrite-config uses it; stop that run first, or leave --rewrite-config out",
+            ),
+            Manner::Legacy => return Ok(()),
+        };
+        let uses = self.uses.lock();
+        if !uses.contains_key(&(home.to_path_buf(), other)) {
+            return Ok(());
+        }
+        Err(HostError::Invalid(format!(
+            "the client's folder {} is in use the other way: {why}",
+            home.display()
+        )))
     }
 
     async fn apply(
@@ -225,8 +272,11 @@ impl Clients {
         prepared.released.cancel();
         let last = {
             let mut uses = self.uses.lock();
-            let left = uses.get(&prepared.home).copied().unwrap_or(1) - 1;
-            uses.insert(prepared.home.clone(), left);
+            let usage = (prepared.home.clone(), prepared.way.manner());
+            let left = uses.remove(&usage).unwrap_or(1) - 1;
+            if left > 0 {
+                uses.insert(usage, left);
+            }
             left == 0
         };
         let way = prepared.way.clone();
@@ -273,7 +323,7 @@ fn typed(client: &Client, command: Option<&str>, env: &Environment) -> Option<St
 }
 
 /// Serves the routes, keeps the variables, and tells what the user should know.
-fn adopt(host: &Instance, prepared: &Prepared, synced: Synced) {
+fn adopt(host: &Arc<Instance>, prepared: &Prepared, synced: Synced) {
     for route in &synced.routes {
         match options::upstream(&host.settings, &route.name, &route.base_url) {
             Ok(upstream) => host.proxy.routes.set(upstream),
@@ -291,7 +341,7 @@ fn adopt(host: &Instance, prepared: &Prepared, synced: Synced) {
     }
     if !synced.patched.is_empty() {
         let names = synced.patched.join(", ");
-        host.notice(format!(
+        host.hint(format!(
             "new models ({names}) go through kimiq after /reload in the terminal"
         ));
     }
@@ -337,10 +387,14 @@ impl Prepared {
             terminal: slot.name.to_string(),
             key: key.to_owned(),
             cwd: slot.dir.clone(),
+            args: if resume.is_some() {
+                without_session(self.client.kind, &ask.args)
+            } else {
+                ask.args.iter().map(Into::into).collect()
+            },
             resume,
             max_steps: ask.max_steps,
             quiet_client: ask.quiet,
-            args: ask.args.iter().map(Into::into).collect(),
             env: self.extra.lock().clone(),
             ..kimi::Options::default()
         };
@@ -368,6 +422,34 @@ impl Prepared {
             None => command,
         })
     }
+}
+
+/// The user's arguments without those that choose a session: a restart goes on with the one that was open last.
+/// `-c` goes on with the folder's last session in Kimi Code 2.1.0, and gives a message in kimi-cli, where `-C` goes on.
+fn without_session(kind: Kind, args: &[String]) -> Vec<OsString> {
+    let go_on = match kind {
+        Kind::KimiCode => "-c",
+        Kind::KimiCli => "-C",
+    };
+    let mut kept = Vec::new();
+    let mut args = args.iter().peekable();
+    while let Some(arg) = args.next() {
+        match arg.as_str() {
+            "--" => {
+                kept.push(arg.into());
+                kept.extend(args.by_ref().map(OsString::from));
+            }
+            "-r" | "-S" | "--resume" | "--session" => {
+                // Without a value it would ask which.
+                args.next_if(|next| !next.starts_with('-'));
+            }
+            "--continue" => {}
+            arg if arg == go_on => {}
+            arg if arg.starts_with("--resume=") || arg.starts_with("--session=") => {}
+            arg => kept.push(arg.into()),
+        }
+    }
+    kept
 }
 
 /// What the client's notifications mean.
@@ -414,16 +496,30 @@ pub struct Restored {
     pub identical: bool,
 }
 
-/// Undoes every edit that an earlier host of this name left open in `state`. The caller holds the host's claim.
-pub fn restore(state: &Path) -> Result<Vec<Restored>, Box<dyn Error + Send + Sync>> {
-    let found = match std::fs::read_dir(journals(state)) {
+/// What came of putting back.
+#[derive(Debug, Default)]
+pub struct PutBack {
+    /// Files that were put back.
+    pub restored: Vec<Restored>,
+    /// Why others were not; each tells its file. Their journals stay for another try.
+    pub failed: Vec<String>,
+}
+
+/// Undoes every edit that an earlier host of this name left open in `state`. The caller holds the host's claim. One that
+/// cannot be undone keeps no other from it.
+pub fn restore(state: &Path) -> PutBack {
+    let mut done = PutBack::default();
+    let folder = journals(state);
+    let found = std::fs::read_dir(&folder).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let found = match found {
         Ok(found) => found,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error.into()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return done,
+        Err(error) => {
+            done.failed.push(format!("{}: {error}", folder.display()));
+            return done;
+        }
     };
-    let mut restored = Vec::new();
-    for entry in found {
-        let journal = entry?.path();
+    for journal in found.into_iter().map(|entry| entry.path()) {
         let Some(name) = journal.file_name().and_then(|name| name.to_str()) else {
             continue;
         };
@@ -432,19 +528,19 @@ pub fn restore(state: &Path) -> Result<Vec<Restored>, Box<dyn Error + Send + Syn
             continue;
         }
         let file = PathBuf::from(percent_decode_str(name).decode_utf8_lossy().into_owned());
-        match Rewrite::new(file.clone(), journal.clone()).undo()? {
-            Undone::Nothing => {}
-            Undone::Restored => restored.push(Restored {
-                file,
-                identical: true,
-            }),
-            Undone::OursTakenBack => restored.push(Restored {
-                file,
-                identical: false,
-            }),
-        }
+        let identical = match Rewrite::new(file.clone(), journal.clone()).undo() {
+            Ok(Undone::Nothing) => continue,
+            Ok(Undone::Restored) => true,
+            Ok(Undone::OursTakenBack) => false,
+            Err(error) => {
+                done.failed
+                    .push(format!("{}: {}", file.display(), chain(&error)));
+                continue;
+            }
+        };
+        done.restored.push(Restored { file, identical });
     }
-    Ok(restored)
+    done
 }
 
 /// A path as one plain file name.
@@ -456,4 +552,27 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Box<dyn Error + Send + Sync>> + Send + 'static,
 ) -> Result<T, Box<dyn Error + Send + Sync>> {
     tokio::task::spawn_blocking(work).await?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_restart_keeps_the_arguments_but_those_that_choose_a_session() {
+        let check = |kind, given: &str, expected: &str| {
+            let given: Vec<String> = given.split(' ').map(ToOwned::to_owned).collect();
+            let kept = without_session(kind, &given);
+            assert_eq!(kept.join(OsStr::new(" ")), *expected, "{given:?}");
+        };
+        check(Kind::KimiCode, "--yolo -r session_x -m m", "--yolo -m m");
+        check(Kind::KimiCode, "--session=session_x --yolo", "--yolo");
+        check(Kind::KimiCode, "-S --yolo -c", "--yolo");
+        check(
+            Kind::KimiCode,
+            "--continue --yolo -- -r x",
+            "--yolo -- -r x",
+        );
+        check(Kind::KimiCli, "-c hello -C", "-c hello");
+    }
 }

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::config;
 use crate::config::Resolved;
 use crate::control;
 use crate::control::HealthReport;
@@ -29,6 +30,7 @@ use crate::control::UsageBy;
 use crate::control::UsageReport;
 use crate::control::WhyReport;
 use crate::instance::client::Clients;
+use crate::instance::client::Prepared;
 use crate::instance::options;
 use crate::instance::report;
 use crate::instance::run::Run;
@@ -40,6 +42,9 @@ use crate::tui::Prefix;
 
 /// How long a host waits for its first run, and lives on after its last.
 const IDLE: Duration = Duration::from_mins(1);
+
+/// How long a hint stands: time enough to read it twice.
+const HINT: Duration = Duration::from_secs(30);
 
 /// The running host.
 pub(crate) struct Instance {
@@ -63,6 +68,8 @@ pub(crate) struct Instance {
     /// What the end brought, once all runs are gone.
     pub(crate) stopped: watch::Sender<Option<StopReport>>,
     pub(crate) notices: Mutex<Vec<String>>,
+    /// As `notices`, for a while only.
+    pub(crate) hints: Mutex<Vec<String>>,
     pub(crate) runs: Mutex<Vec<Arc<Run>>>,
     next_id: AtomicU64,
     end_begun: AtomicBool,
@@ -111,6 +118,7 @@ impl Instance {
             hurry: CancellationToken::new(),
             stopped: watch::Sender::new(None),
             notices: Mutex::default(),
+            hints: Mutex::default(),
             runs: Mutex::default(),
             next_id: AtomicU64::new(1),
             end_begun: AtomicBool::new(false),
@@ -139,6 +147,31 @@ impl Instance {
             notices.push(text);
         }
         drop(notices);
+        self.changed();
+    }
+
+    /// Tells the user something that need not stand for long.
+    pub(crate) fn hint(self: &Arc<Self>, text: String) {
+        {
+            let mut hints = self.hints.lock();
+            if hints.contains(&text) {
+                return;
+            }
+            tracing::info!("{text}");
+            hints.push(text.clone());
+        }
+        let host = Arc::clone(self);
+        let withdraw = async move {
+            tokio::time::sleep(HINT).await;
+            host.hints.lock().retain(|hint| *hint != text);
+            host.changed();
+        };
+        let withdraw = self.stopping.clone().run_until_cancelled_owned(withdraw);
+        self.tracker.spawn(withdraw);
+        self.changed();
+    }
+
+    fn changed(&self) {
         for run in self.runs() {
             run.changed();
         }
@@ -293,18 +326,41 @@ impl Instance {
         }
     }
 
+    /// Puts a run on the list, from where the end of the host takes it.
+    fn enlist(
+        &self,
+        ask: StartRun,
+        prepared: Option<Arc<Prepared>>,
+    ) -> Result<Arc<Run>, HostError> {
+        let mut runs = self.runs.lock();
+        // Asked under the lock: an end that begins after this finds the run in the list.
+        if self.stopping.is_cancelled() {
+            return Err(HostError::Stopping);
+        }
+        let name = match &ask.name {
+            Some(name) if runs.iter().any(|run| run.name == *name) => {
+                let text =
+                    format!("there is a run `{name}` already; `kimiq attach {name}` shows it");
+                return Err(HostError::Invalid(text));
+            }
+            Some(name) if !control::is_plain_name(name) => {
+                return Err(HostError::Invalid(format!("`{name}` is no name for a run")));
+            }
+            Some(name) => name.clone(),
+            None => free_name(if self.demo { "demo" } else { "run" }, |name| {
+                runs.iter().any(|run| run.name == name)
+            }),
+        };
+        let run = Arc::new(Run::new(name, report::now(), ask, prepared));
+        runs.push(Arc::clone(&run));
+        Ok(run)
+    }
+
     async fn start_run(self: Arc<Self>, mut ask: StartRun) -> Result<RunInfo, HostError> {
         if self.stopping.is_cancelled() {
             return Err(HostError::Stopping);
         }
-        for name in [
-            "KIMIQ_HOST",
-            "KIMIQ_RUN",
-            "KIMIQ_TERMINAL",
-            "KIMIQ_MARK",
-            "KIMIQ_PORT",
-            "KIMIQ_KEY",
-        ] {
+        for name in config::INSIDE {
             // The command was typed in one of our own terminals.
             ask.env.remove(name);
         }
@@ -325,25 +381,14 @@ impl Instance {
                 None
             }
         };
-        let run = {
-            let mut runs = self.runs.lock();
-            let name = match &ask.name {
-                Some(name) if runs.iter().any(|run| run.name == *name) => {
-                    let text =
-                        format!("there is a run `{name}` already; `kimiq attach {name}` shows it");
-                    return Err(HostError::Invalid(text));
+        let run = match self.enlist(ask, prepared.clone()) {
+            Ok(run) => run,
+            Err(error) => {
+                if let Some(prepared) = &prepared {
+                    self.clients.release(prepared).await;
                 }
-                Some(name) if !control::is_plain_name(name) => {
-                    return Err(HostError::Invalid(format!("`{name}` is no name for a run")));
-                }
-                Some(name) => name.clone(),
-                None => free_name(if self.demo { "demo" } else { "run" }, |name| {
-                    runs.iter().any(|run| run.name == name)
-                }),
-            };
-            let run = Arc::new(Run::new(name, report::now(), ask, prepared));
-            runs.push(Arc::clone(&run));
-            run
+                return Err(error);
+            }
         };
         if let Err(error) = run.start(&self).await {
             self.end_run(&run, true).await;

@@ -33,6 +33,10 @@ use crate::terminal::Verdict;
 /// What Kimi Code 2.1.0 shows once per folder (measured); nothing else tells that it waits there.
 const TRUST_PROMPT: &str = "Trust this folder?";
 
+/// What a user is told of a terminal that works while no request of it comes.
+const BYPASS: &str = "its requests do not arrive at kimiq: no limits and no totals for it; type /reload in it, or start \
+                      it anew";
+
 /// Keeps a slot; a fault in the keeping itself shows in the tab and takes no other terminal with it.
 pub(crate) fn spawn(
     host: &Arc<Instance>,
@@ -197,16 +201,26 @@ impl Keeper<'_> {
         let mut traffic = self.host.proxy.board.changes();
         let mut picture = self.terminal.changes();
         let mut ended = false;
+        let mut bypassed = None;
         loop {
             let facts = self.facts();
             let verdict = supervisor.judge(&facts, Instant::now());
             self.obey(&verdict);
+            if verdict.decisions.contains(&Decision::ReportBypass) {
+                bypassed = Some(facts.requests);
+            } else if bypassed.is_some_and(|before| facts.requests > before) {
+                bypassed = None;
+                self.slot.withdraw(BYPASS);
+                self.run.changed();
+            }
             // The trust question comes and goes on the screen alone, before any request.
             let looking = !ended && facts.requests == 0 && self.run.is_client();
             tokio::select! {
-                event = events.recv(), if !ended => match event {
-                    Some((_, event)) => self.take(&mut supervisor, event, &mut ended),
-                    None => ended = true,
+                event = events.recv(), if !ended => {
+                    // Without a last event the terminal's own task has failed, so nobody else tells of the exit.
+                    let lost = Event::Exited(Exit { code: None, signal: None });
+                    let event = event.map_or(lost, |(_, event)| event);
+                    self.take(&mut supervisor, event, &mut ended);
                 },
                 order = orders.recv() => match order {
                     Some(Order::Restart) if ended => return Continue(()),
@@ -296,11 +310,8 @@ impl Keeper<'_> {
                 Decision::StartNext => self.slot.next.notify_one(),
                 Decision::TypePrompt => self.type_prompt(),
                 Decision::ReportBypass if self.run.is_client() => {
-                    let text = "its requests do not arrive at kimiq: no limits and no totals for it; type /reload in \
-                                it, or start it anew"
-                        .to_owned();
-                    tracing::error!(terminal = %self.slot.name, "{text}");
-                    self.slot.notice(text);
+                    tracing::error!(terminal = %self.slot.name, "{BYPASS}");
+                    self.slot.notice(BYPASS.to_owned());
                     self.run.changed();
                 }
                 Decision::ReportBypass => {}

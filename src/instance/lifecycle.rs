@@ -24,6 +24,7 @@ use crate::config::Paths;
 use crate::config::Resolved;
 use crate::control::Claim;
 use crate::control::Entry;
+use crate::control::Purpose;
 use crate::control::Registry;
 use crate::control::Server;
 use crate::fsx;
@@ -198,7 +199,12 @@ async fn build(setup: &Setup, role: Role) -> Result<Built, InstanceError> {
         what: "randomness",
         source,
     })?;
-    let entry = Entry::of_this_process(name, port, token, report::now());
+    let purpose = match role {
+        Role::Proxy => Purpose::Proxy,
+        Role::Background | Role::Foreground if *demo => Purpose::Demo,
+        Role::Background | Role::Foreground => Purpose::Runs,
+    };
+    let entry = Entry::of_this_process(name, purpose, port, token, report::now());
     let instance = Arc::new(Instance::new(Parts {
         name: name.clone(),
         demo: *demo,
@@ -397,19 +403,15 @@ async fn claim(registry: &Registry, name: &str, role: Role) -> Result<Claim, Ins
 
 /// Undoes edits that a killed host left open. A failure is told and does not keep the host from serving.
 fn put_back(state: &Path) -> Vec<String> {
-    match client::restore(state) {
-        Ok(restored) => {
-            for one in restored {
-                tracing::warn!(file = %one.file.display(), identical = one.identical, "put back a configuration");
-            }
-            Vec::new()
-        }
-        Err(error) => {
-            let text = format!("a configuration could not be put back: {}", chain(&*error));
-            tracing::error!("{text}");
-            vec![text]
-        }
+    let done = client::restore(state);
+    for one in done.restored {
+        tracing::warn!(file = %one.file.display(), identical = one.identical, "put back a configuration");
     }
+    done.failed
+        .into_iter()
+        .map(|why| format!("a configuration could not be put back: {why}"))
+        .inspect(|text| tracing::error!("{text}"))
+        .collect()
 }
 
 fn prepare_demo(state: &Path, base_url: &str) -> Result<kimi::Demo, InstanceError> {

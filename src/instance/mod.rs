@@ -26,7 +26,7 @@ mod slot;
 mod window;
 
 pub use background::{leave_session, let_go_of_stdout};
-pub use client::{Restored, restore};
+pub use client::{PutBack, Restored, restore};
 pub use host::Handle;
 pub use lifecycle::{Setup, run, run_proxy};
 pub use log::{Log, open_log};
@@ -36,6 +36,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::config::Paths;
 use crate::control::Entry;
 use crate::control::Registry;
 use crate::control::UsageBy;
@@ -132,12 +133,8 @@ pub fn try_pty() -> io::Result<()> {
         .map_err(io::Error::other)
 }
 
-/// Ends a host that does not answer, and every process it started.
-pub async fn kill_host(
-    entry: &Entry,
-    registry: &Registry,
-    state: &std::path::Path,
-) -> io::Result<()> {
+/// Ends a host that does not answer, and every process it started, and undoes what it left edited.
+pub async fn kill_host(entry: &Entry, registry: &Registry, paths: &Paths) -> io::Result<PutBack> {
     let pid = i32::try_from(entry.pid)
         .ok()
         .and_then(rustix::process::Pid::from_raw);
@@ -150,6 +147,15 @@ pub async fn kill_host(
     let claim = tokio::task::spawn_blocking(move || registry.claim_when_free(&name))
         .await
         .map_err(io::Error::other)??;
-    terminal::end_marked(&slot::host_mark(state, &entry.name), Duration::from_secs(1)).await;
-    claim.leave()
+    terminal::end_marked(
+        &slot::host_mark(&paths.state, &entry.name),
+        Duration::from_secs(1),
+    )
+    .await;
+    let folder = paths.instance_state(&entry.name);
+    let done = tokio::task::spawn_blocking(move || restore(&folder))
+        .await
+        .map_err(io::Error::other)?;
+    claim.leave()?;
+    Ok(done)
 }

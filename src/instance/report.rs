@@ -91,7 +91,8 @@ fn terminal(host: &Instance, slot: &Slot) -> TerminalInfo {
 /// What a window shows around the screens.
 pub(crate) fn view(host: &Instance, run: &Run) -> ViewModel {
     let slots = run.slots();
-    let mut notices = warnings(host);
+    // A window shows the first only, and nothing weighs more than what a terminal itself has.
+    let mut notices = Vec::new();
     let terminals = slots
         .iter()
         .map(|slot| {
@@ -115,6 +116,7 @@ pub(crate) fn view(host: &Instance, run: &Run) -> ViewModel {
             }
         })
         .collect();
+    notices.extend(warnings(host));
     let snapshot = host.proxy.gate.snapshot();
     let tightest = tightest(&snapshot);
     ViewModel {
@@ -138,9 +140,9 @@ fn small(percent: u64) -> u8 {
     u8::try_from(percent).unwrap_or(u8::MAX)
 }
 
-/// What the user of this host should know.
+/// What the user of this host should know, the weightiest first.
 fn warnings(host: &Instance) -> Vec<String> {
-    let mut told = host.notices.lock().clone();
+    let mut told = Vec::new();
     let day = host.proxy.gate.snapshot().day;
     if day.warned {
         let percent = day
@@ -153,6 +155,8 @@ fn warnings(host: &Instance) -> Vec<String> {
             day.resets_at.format("%H:%M UTC")
         ));
     }
+    told.extend(host.notices.lock().iter().cloned());
+    told.extend(host.hints.lock().iter().cloned());
     told
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
@@ -45,6 +46,8 @@ pub(crate) struct Run {
     pub(crate) ask: StartRun,
     prepared: Option<Arc<Prepared>>,
     slots: Mutex<Vec<Arc<Slot>>>,
+    /// The end has begun, so no terminal is added any more. Read and set under the lock of `slots`.
+    closing: AtomicBool,
     next_number: AtomicU64,
     /// Windows that show it.
     pub(crate) attached: AtomicUsize,
@@ -84,6 +87,7 @@ impl Run {
             ask,
             prepared,
             slots: Mutex::default(),
+            closing: AtomicBool::new(false),
             next_number: AtomicU64::new(1),
             attached: AtomicUsize::new(0),
             look: Mutex::new(Look {
@@ -99,11 +103,13 @@ impl Run {
     /// Starts the terminals, the first one at once; the others follow, each when the one before is up. Fails when the
     /// first cannot be started.
     pub(crate) async fn start(self: &Arc<Self>, host: &Arc<Instance>) -> Result<(), HostError> {
-        let (_, launched) = self.add(host);
+        let Some(launched) = self.add(host) else {
+            return Err(self.stopped(host));
+        };
         match launched.await {
             Ok(Ok(())) => {}
             Ok(Err(why)) => return Err(HostError::Failed(why)),
-            Err(_) => return Err(HostError::Stopping),
+            Err(_) => return Err(self.stopped(host)),
         }
         if self.ask.count > 1 {
             let (run, for_rest) = (Arc::clone(self), Arc::clone(host));
@@ -111,6 +117,13 @@ impl Run {
                 .spawn(async move { run.start_rest(&for_rest).await });
         }
         Ok(())
+    }
+
+    fn stopped(&self, host: &Instance) -> HostError {
+        if host.stopping.is_cancelled() {
+            return HostError::Stopping;
+        }
+        HostError::Failed(format!("`{}` was stopped while it started", self.name))
     }
 
     async fn start_rest(self: &Arc<Self>, host: &Arc<Instance>) {
@@ -129,15 +142,17 @@ impl Run {
                 _ = ended.wait_for(Option::is_some) => return,
                 () = host.stopping.cancelled() => return,
             }
-            drop(self.add(host));
+            if self.add(host).is_none() {
+                return;
+            }
         }
     }
 
-    /// Adds a terminal.
+    /// Adds a terminal, unless the run is ending. What is returned tells whether its program could be started.
     pub(crate) fn add(
         self: &Arc<Self>,
         host: &Arc<Instance>,
-    ) -> (Arc<Slot>, oneshot::Receiver<Result<(), String>>) {
+    ) -> Option<oneshot::Receiver<Result<(), String>>> {
         let number = self.next_number.fetch_add(1, Ordering::Relaxed);
         let number = u16::try_from(number).unwrap_or(u16::MAX);
         let dirs = &self.ask.dirs;
@@ -148,10 +163,16 @@ impl Run {
         let (orders, to_keeper) = mpsc::channel(4);
         let slot = Arc::new(Slot::new(number, host.next_id(), &self.name, dir, orders));
         let (launched, told) = oneshot::channel();
-        self.slots.lock().push(Arc::clone(&slot));
+        {
+            let mut slots = self.slots.lock();
+            if self.closing.load(Ordering::Relaxed) {
+                return None;
+            }
+            slots.push(Arc::clone(&slot));
+        }
         keeper::spawn(host, self, &slot, to_keeper, launched);
         self.changed();
-        (slot, told)
+        Some(told)
     }
 
     /// All terminals, in the order of their tabs.
@@ -180,7 +201,11 @@ impl Run {
 
     /// Ends all terminals at once and tells how to resume. Idempotent.
     pub(crate) async fn end(&self, now: bool) -> Vec<Resume> {
-        let slots = self.slots();
+        let slots = {
+            let slots = self.slots.lock();
+            self.closing.store(true, Ordering::Relaxed);
+            slots.clone()
+        };
         let mut ending = tokio::task::JoinSet::new();
         for slot in slots {
             ending.spawn(async move { end(&slot, now).await });

@@ -102,6 +102,11 @@ impl Slot {
         matches!(self.live.lock().state, State::Exited(_))
     }
 
+    /// Takes back what was told, once its cause is gone.
+    pub(crate) fn withdraw(&self, text: &str) {
+        self.live.lock().notices.retain(|notice| notice != text);
+    }
+
     /// Tells something once.
     pub(crate) fn notice(&self, text: String) {
         let mut live = self.live.lock();

@@ -13,7 +13,7 @@ use crate::fsx;
 use crate::kimi::document::{self, DocumentError, Redirected};
 use crate::kimi::home::Environment;
 use crate::kimi::merge;
-use crate::kimi::upstream::{self, Rules, Warning, Wire};
+use crate::kimi::upstream::{self, Rules, Warning};
 
 /// Why the file could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -92,15 +92,7 @@ pub fn generate(
             .filter(|(_, model)| upstream::text(*model, "provider") == Some(id))
             .map(|(alias, _)| alias.to_owned())
             .collect();
-        let target = upstream::target(&Table::new(), Some(provider), env, Rules::KimiCli).and_then(
-            |target| {
-                let known = target.wire != Wire::Google;
-                known
-                    .then_some(target)
-                    .ok_or_else(|| "kimi-cli's Google types keep their own address".to_owned())
-            },
-        );
-        match target {
+        match upstream::target(&Table::new(), Some(provider), env, Rules::KimiCli) {
             Ok(target) => {
                 let mut route = document::new_route(&format!("{PREFIX}{id}"), &target);
                 id.clone_into(&mut route.provider);

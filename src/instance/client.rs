@@ -155,7 +155,7 @@ impl Clients {
         let name = encode(home);
         match client.kind {
             Kind::KimiCli => Way::Legacy {
-                folder: self.state.join("kimi-cli").join(name),
+                folder: generated(&self.state).join(name),
             },
             Kind::KimiCode if ask.rewrite => {
                 let config = home.join("config.toml");
@@ -399,6 +399,11 @@ fn status_command() -> Option<String> {
     let program = std::env::current_exe().ok()?;
     let program = program.to_str()?;
     Some(format!("'{}' status-line", program.replace('\'', r"'\''")))
+}
+
+/// Where the configuration files lie that are made for kimi-cli's terminals.
+pub(crate) fn generated(state: &Path) -> PathBuf {
+    state.join("kimi-cli")
 }
 
 fn journals(state: &Path) -> PathBuf {

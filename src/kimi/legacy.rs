@@ -71,6 +71,18 @@ pub fn write(
     Ok(redirected)
 }
 
+/// Removes the files that a killed host left in `folder`, which hold the user's keys. No terminal may use them any more.
+///
+/// # Errors
+///
+/// The folder cannot be removed.
+pub fn sweep(folder: &Path) -> io::Result<()> {
+    match std::fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// The text of such a file: every provider's address becomes `PROXY/t/<key>/<route>`.
 ///
 /// # Errors
@@ -159,6 +171,21 @@ mod tests {
         );
         assert_eq!(found.routes[0].base_url, upstream);
         assert_eq!(found.routes[0].aliases, ["m"]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_a_killed_host_left_goes() {
+        let scratch = crate::kimi::scratch::Scratch::new();
+        let folder = scratch.path().join("kimi-cli");
+        scratch.file("kimi-cli/home/1.toml", "api_key = \"sk\"");
+        scratch.link("kept", "kimi-cli/home/link");
+        scratch.file("kept/file", "x");
+        for _ in 0..2 {
+            sweep(&folder).unwrap();
+            assert!(!folder.exists());
+        }
+        assert_eq!(scratch.read("kept/file"), "x");
     }
 
     #[test]

@@ -233,7 +233,7 @@ impl Clients {
         let done = blocking(move || {
             match way {
                 Way::Overlay(overlay) if last => drop(overlay.finish()?),
-                Way::Overlay(overlay) => drop(overlay.sync()?),
+                Way::Overlay(overlay) => drop(overlay.leave()?),
                 Way::Rewrite(rewrite) if last => drop(rewrite.undo()?),
                 Way::Rewrite(_) => {}
                 Way::Legacy { folder } if last => std::fs::remove_dir_all(folder)?,

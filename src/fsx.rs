@@ -19,14 +19,15 @@ static SEQUENCE: AtomicU64 = AtomicU64::new(0);
 pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let target = resolve(path)?;
     let folder = parent(&target);
-    let mode = match fs::metadata(&target) {
-        Ok(found) => mode_of(&found),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => mode,
+    let kept = match fs::metadata(&target) {
+        Ok(found) => Some(mode_of(&found)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => return Err(error),
     };
-    let (beside, mut file) = create_beside(&target, mode)?;
-    let written = file
-        .write_all(bytes)
+    let (beside, mut file) = create_beside(&target, kept.unwrap_or(mode))?;
+    let written = kept
+        .map_or(Ok(()), |kept| set_mode(&file, kept))
+        .and_then(|()| file.write_all(bytes))
         .and_then(|()| file.sync_all())
         .and_then(|()| fs::rename(&beside, &target));
     if let Err(error) = written {
@@ -144,6 +145,17 @@ fn mode_of(found: &fs::Metadata) -> u32 {
     std::os::unix::fs::PermissionsExt::mode(&found.permissions()) & 0o7777
 }
 
+/// The umask cuts the mode that a file is opened with, but not this.
+#[cfg(unix)]
+fn set_mode(file: &File, mode: u32) -> io::Result<()> {
+    file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(mode))
+}
+
+#[cfg(not(unix))]
+fn set_mode(_file: &File, _mode: u32) -> io::Result<()> {
+    Ok(())
+}
+
 #[cfg(not(unix))]
 fn mode_of(_found: &fs::Metadata) -> u32 {
     PRIVATE
@@ -180,7 +192,8 @@ mod tests {
         let folder = scratch();
         let real = folder.join("real");
         write_atomic(&real, b"one", 0o600).unwrap();
-        fs::set_permissions(&real, fs::Permissions::from_mode(0o640)).unwrap();
+        // A usual umask takes away a part of this one.
+        fs::set_permissions(&real, fs::Permissions::from_mode(0o664)).unwrap();
         let link = folder.join("link");
         std::os::unix::fs::symlink("real", &link).unwrap();
 
@@ -188,7 +201,7 @@ mod tests {
 
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
         assert_eq!(fs::read(&real).unwrap(), b"two");
-        assert_eq!(mode_of(&fs::metadata(&real).unwrap()), 0o640);
+        assert_eq!(mode_of(&fs::metadata(&real).unwrap()), 0o664);
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 2);
         fs::remove_dir_all(&folder).unwrap();
     }

@@ -216,12 +216,19 @@ async fn an_alias_with_another_protocol_and_address_is_led() {
     .await;
 }
 
+/// Its dialect cannot be limited; it talks to its own upstream as it would without us.
 #[tokio::test]
-async fn a_google_provider_is_led() {
-    let provider = "type = \"google-genai\"";
-    let path = "/p/my%20provider/v1beta/models/kimi-k2.6:streamGenerateContent?alt=sse";
-    let address = "https://generativelanguage.googleapis.com/v1beta/models/kimi-k2.6:streamGenerateContent?alt=sse";
-    check(provider, "", path, address).await;
+async fn a_google_provider_stays_direct() {
+    let client = client().await;
+    let own = Upstream::start().await;
+    let provider = format!("type = \"google-genai\"\nbase_url = \"{}\"", own.address);
+    let (asked, routes) = ask(&client, &config(&provider, ""), &[], &[]).await;
+    assert_eq!((asked.len(), routes.len()), (0, 0));
+    let asked: Vec<String> = own.asked().into_iter().map(|asked| asked.path).collect();
+    assert_eq!(
+        asked,
+        ["/v1beta/models/kimi-k2.6:streamGenerateContent?alt=sse"]
+    );
 }
 
 #[tokio::test]

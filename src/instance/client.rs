@@ -14,9 +14,9 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use percent_encoding::NON_ALPHANUMERIC;
-use percent_encoding::percent_decode_str;
-use percent_encoding::utf8_percent_encode;
+use percent_encoding::percent_encode;
 use tokio_util::sync::CancellationToken;
+use xxhash_rust::xxh3::xxh3_128;
 
 use crate::control::HostError;
 use crate::control::Program;
@@ -179,7 +179,7 @@ impl Clients {
         let name = encode(home);
         match client.kind {
             Kind::KimiCli => Way::Legacy {
-                folder: self.state.join("kimi-cli").join(name),
+                folder: generated(&self.state).join(name),
             },
             Kind::KimiCode if ask.rewrite => {
                 let config = home.join("config.toml");
@@ -283,7 +283,7 @@ impl Clients {
         let done = blocking(move || {
             match way {
                 Way::Overlay(overlay) if last => drop(overlay.finish()?),
-                Way::Overlay(overlay) => drop(overlay.sync()?),
+                Way::Overlay(overlay) => drop(overlay.leave()?),
                 Way::Rewrite(rewrite) if last => drop(rewrite.undo()?),
                 Way::Rewrite(_) => {}
                 Way::Legacy { folder } if last => std::fs::remove_dir_all(folder)?,
@@ -483,6 +483,11 @@ fn status_command() -> Option<String> {
     Some(format!("'{}' status-line", program.replace('\'', r"'\''")))
 }
 
+/// Where the configuration files lie that are made for kimi-cli's terminals.
+pub(crate) fn generated(state: &Path) -> PathBuf {
+    state.join("kimi-cli")
+}
+
 fn journals(state: &Path) -> PathBuf {
     state.join("journals")
 }
@@ -527,7 +532,7 @@ pub fn restore(state: &Path) -> PutBack {
         if name.contains('.') {
             continue;
         }
-        let file = PathBuf::from(percent_decode_str(name).decode_utf8_lossy().into_owned());
+        let file = Rewrite::file_of(&journal).unwrap_or_else(|| journal.clone());
         let identical = match Rewrite::new(file.clone(), journal.clone()).undo() {
             Ok(Undone::Nothing) => continue,
             Ok(Undone::Restored) => true,
@@ -543,9 +548,26 @@ pub fn restore(state: &Path) -> PutBack {
     done
 }
 
-/// A path as one plain file name.
+/// Longest file name that is made from a path, in bytes. File systems take 255; locks, copies and temporary files beside
+/// it need some more.
+const LONGEST_NAME: usize = 200;
+
+/// How much of a longer name stays readable, in bytes.
+const READABLE: usize = 100;
+
+/// A path as one plain file name: all but letters and digits percent-encoded, or a hash and the end of that where it is
+/// long. The hash comes with a hyphen, which the encoding never has.
 fn encode(path: &Path) -> String {
-    utf8_percent_encode(&path.display().to_string(), NON_ALPHANUMERIC).to_string()
+    let bytes = path.as_os_str().as_encoded_bytes();
+    let name = percent_encode(bytes, NON_ALPHANUMERIC).to_string();
+    if name.len() <= LONGEST_NAME {
+        return name;
+    }
+    format!(
+        "{:032x}-{}",
+        xxh3_128(bytes),
+        &name[name.len() - READABLE..]
+    )
 }
 
 async fn blocking<T: Send + 'static>(
@@ -554,8 +576,11 @@ async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work).await?
 }
 
+#[cfg(unix)]
 #[cfg(test)]
 mod tests {
+    use std::os::unix::ffi::OsStrExt;
+
     use super::*;
 
     #[test]
@@ -574,5 +599,17 @@ mod tests {
             "--yolo -- -r x",
         );
         check(Kind::KimiCli, "-c hello -C", "-c hello");
+    }
+
+    #[test]
+    fn a_path_becomes_a_name_of_its_own() {
+        let encoded = |bytes: &[u8]| encode(Path::new(OsStr::from_bytes(bytes)));
+        assert_eq!(encoded(b"/home/me"), "%2Fhome%2Fme");
+        assert_ne!(encoded(b"/h/\xff"), encoded(b"/h/\xfe"));
+        let deep = [b"/folder".repeat(40), b"/home".to_vec()].concat();
+        let other = [b"/Folder".to_vec(), deep[7..].to_vec()].concat();
+        assert!(encoded(&deep).len() <= LONGEST_NAME, "{}", encoded(&deep));
+        assert!(encoded(&deep).ends_with("%2Fhome") && !encoded(&deep).contains('.'));
+        assert_ne!(encoded(&deep), encoded(&other));
     }
 }

@@ -257,6 +257,9 @@ async fn put_in_order(setup: &Setup, state: &Path, role: Role) -> Vec<String> {
     if !left.is_empty() {
         tracing::warn!(processes = ?left, "ended what a killed host left running");
     }
+    if let Err(error) = kimi::legacy::sweep(&client::generated(state)) {
+        tracing::warn!(%error, "generated files of kimi-cli, which hold keys, could not be removed");
+    }
     put_back(state)
 }
 

@@ -58,6 +58,9 @@ const MANAGED_CONTEXT: i64 = 262_144;
 /// Route of the model that `KIMI_MODEL_*` variables describe; the client's own name for its provider.
 const SYNTHETIC: &str = "__kimi_env__";
 
+/// The client's own name for that model.
+const SYNTHETIC_ALIAS: &str = "__kimi_env_model__";
+
 /// Leads every model alias of a Kimi Code configuration to `proxy` (`http://127.0.0.1:PORT`).
 ///
 /// # Errors
@@ -91,12 +94,19 @@ pub fn redirect(text: &str, env: &Environment, proxy: &str) -> Result<Redirected
             }),
         }
     }
-    if let Some(target) = upstream::synthetic(env) {
-        let name = route(&mut found.routes, SYNTHETIC, "__kimi_env_model__", &target);
-        found.env.push((
-            "KIMI_MODEL_BASE_URL".into(),
-            address(proxy, &name, &target).into(),
-        ));
+    match upstream::synthetic(env) {
+        Some(Ok(target)) => {
+            let name = route(&mut found.routes, SYNTHETIC, SYNTHETIC_ALIAS, &target);
+            found.env.push((
+                "KIMI_MODEL_BASE_URL".into(),
+                address(proxy, &name, &target).into(),
+            ));
+        }
+        Some(Err(why)) => found.warnings.push(Warning::Direct {
+            alias: SYNTHETIC_ALIAS.to_owned(),
+            why,
+        }),
+        None => {}
     }
     found.text = document.to_string();
     Ok(found)

@@ -126,6 +126,22 @@ fn a_synthetic_model_is_led_by_its_variable() {
 }
 
 #[test]
+fn a_synthetic_google_model_stays_direct_and_is_told() {
+    let env = [
+        ("KIMI_MODEL_NAME", "x"),
+        ("KIMI_MODEL_API_KEY", "sk"),
+        ("KIMI_MODEL_PROVIDER_TYPE", "google-genai"),
+    ];
+    let env = env.map(|(name, value)| (name.into(), value.into()));
+    let found = redirect("", &env.into(), PROXY).unwrap();
+    assert!(found.env.is_empty() && found.routes.is_empty());
+    assert_eq!(
+        found.warnings[0].to_string(),
+        "model __kimi_env_model__ is not led through kimiq: kimiq cannot limit the Google dialect"
+    );
+}
+
+#[test]
 fn what_cannot_be_led_is_told() {
     let text = "[providers.v]\ntype = \"vertexai\"\n[models.g]\nprovider = \"v\"\nmodel = \"gemini\"\n[models.lost]\nprovider = \"none\"\n";
     let found = redirect(text, &none(), PROXY).unwrap();

@@ -10,9 +10,10 @@ use std::path::Path;
 
 use crate::fsx;
 use crate::kimi::leftovers;
+use crate::kimi::made;
 
 /// Folders that the client keeps in its home (Kimi Code 2.1.0). They are made in the real home, so that nothing a
-/// terminal writes stays in the overlay.
+/// terminal writes stays in the overlay; see `made` for their way back.
 const FOLDERS: [&str; 16] = [
     "agents",
     "bin",
@@ -39,7 +40,7 @@ const FILES: [&str; 2] = ["device_id", "session_index.jsonl"];
 const OWN: [&str; 4] = ["config.toml", "tui.toml", "workspaces.json", MARKER];
 
 /// What kimiq writes in one of the two homes.
-const SWEPT: [&str; 10] = [
+const SWEPT: [&str; 11] = [
     "config.toml",
     "tui.toml",
     "device_id",
@@ -47,6 +48,7 @@ const SWEPT: [&str; 10] = [
     "workspaces.json",
     ".kimiq-base.toml",
     ".kimiq-base-tui.toml",
+    made::RECORD,
     ".kimiq-owner",
     ".kimiq-real-home",
     ".kimiq-status-command",
@@ -62,9 +64,7 @@ pub(super) fn lay(real: &Path, root: &Path, step: &dyn Fn(&'static str)) -> io::
     for folder in [real, root] {
         leftovers::sweep(folder, &SWEPT)?;
     }
-    for name in FOLDERS {
-        fsx::create_private_dir(&real.join(name))?;
-    }
+    made::make(real, root, &FOLDERS)?;
     step("folders made in the real home");
     for name in FOLDERS.iter().chain(&FILES) {
         bring_home(real, root, name)?;

@@ -129,13 +129,8 @@ const FOREIGN_FAMILIES: [&str; 8] = [
 ];
 
 /// Taken from the child: they name an upstream, which the routes know already. `KIMI_CODE_BASE_URL` stays: it chooses the
-/// place of the login, and the aliases' addresses win over it.
-const ENDPOINTS: [&str; 4] = [
-    "ANTHROPIC_BASE_URL",
-    "GOOGLE_GEMINI_BASE_URL",
-    "KIMI_BASE_URL",
-    "OPENAI_BASE_URL",
-];
+/// place of the login, and the aliases' addresses win over it. Google's stays, because its models keep their own upstream.
+const ENDPOINTS: [&str; 3] = ["ANTHROPIC_BASE_URL", "KIMI_BASE_URL", "OPENAI_BASE_URL"];
 
 const LOOPBACK: [&str; 3] = ["127.0.0.1", "localhost", "::1"];
 

@@ -13,7 +13,7 @@ use crate::fsx;
 use crate::kimi::document::{self, DocumentError, Redirected};
 use crate::kimi::home::Environment;
 use crate::kimi::merge;
-use crate::kimi::upstream::{self, Rules, Warning, Wire};
+use crate::kimi::upstream::{self, Rules, Warning};
 
 /// Why the file could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -71,6 +71,18 @@ pub fn write(
     Ok(redirected)
 }
 
+/// Removes the files that a killed host left in `folder`, which hold the user's keys. No terminal may use them any more.
+///
+/// # Errors
+///
+/// The folder cannot be removed.
+pub fn sweep(folder: &Path) -> io::Result<()> {
+    match std::fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// The text of such a file: every provider's address becomes `PROXY/t/<key>/<route>`.
 ///
 /// # Errors
@@ -92,15 +104,7 @@ pub fn generate(
             .filter(|(_, model)| upstream::text(*model, "provider") == Some(id))
             .map(|(alias, _)| alias.to_owned())
             .collect();
-        let target = upstream::target(&Table::new(), Some(provider), env, Rules::KimiCli).and_then(
-            |target| {
-                let known = target.wire != Wire::Google;
-                known
-                    .then_some(target)
-                    .ok_or_else(|| "kimi-cli's Google types keep their own address".to_owned())
-            },
-        );
-        match target {
+        match upstream::target(&Table::new(), Some(provider), env, Rules::KimiCli) {
             Ok(target) => {
                 let mut route = document::new_route(&format!("{PREFIX}{id}"), &target);
                 id.clone_into(&mut route.provider);
@@ -167,6 +171,21 @@ mod tests {
         );
         assert_eq!(found.routes[0].base_url, upstream);
         assert_eq!(found.routes[0].aliases, ["m"]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_a_killed_host_left_goes() {
+        let scratch = crate::kimi::scratch::Scratch::new();
+        let folder = scratch.path().join("kimi-cli");
+        scratch.file("kimi-cli/home/1.toml", "api_key = \"sk\"");
+        scratch.link("kept", "kimi-cli/home/link");
+        scratch.file("kept/file", "x");
+        for _ in 0..2 {
+            sweep(&folder).unwrap();
+            assert!(!folder.exists());
+        }
+        assert_eq!(scratch.read("kept/file"), "x");
     }
 
     #[test]

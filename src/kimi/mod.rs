@@ -35,6 +35,7 @@ mod kill_tests;
 pub mod launch;
 mod leftovers;
 pub mod legacy;
+mod made;
 mod merge;
 mod overlay;
 mod rewrite;

@@ -13,13 +13,17 @@
 
 use std::collections::HashSet;
 use std::ffi::OsString;
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+
+use parking_lot::Mutex;
 
 use crate::fsx;
 use crate::kimi::document::{self, DocumentError, Redirected};
 use crate::kimi::entries;
 use crate::kimi::home::Environment;
+use crate::kimi::made;
 use crate::kimi::tui_file;
 use crate::kimi::upstream::{Route, Warning};
 use crate::kimi::watch::Watch;
@@ -43,6 +47,8 @@ pub struct Setup {
 #[derive(Debug)]
 pub struct Overlay {
     setup: Setup,
+    /// Our use of the real home, between the first preparation and the last look.
+    held: Mutex<Option<File>>,
 }
 
 /// What holds after the overlay was prepared or brought up to date.
@@ -112,13 +118,36 @@ pub fn user_status_command(root: &Path) -> io::Result<Option<String>> {
 /// The home that an overlay at `root` stands for; `None` where there is no overlay.
 pub(super) fn real_home(root: &Path) -> Option<PathBuf> {
     let note = fsx::read_if_exists(&root.join(REAL)).ok()??;
-    String::from_utf8(note).ok().map(PathBuf::from)
+    Some(path_of(note))
+}
+
+#[cfg(unix)]
+fn path_of(note: Vec<u8>) -> PathBuf {
+    let path: OsString = std::os::unix::ffi::OsStringExt::from_vec(note);
+    path.into()
+}
+
+#[cfg(not(unix))]
+fn path_of(note: Vec<u8>) -> PathBuf {
+    String::from_utf8_lossy(&note).into_owned().into()
+}
+
+/// A path need not be Unicode; its bytes are noted as they are.
+fn note_path(note: &Path, path: &Path) -> io::Result<()> {
+    let bytes = path.as_os_str().as_encoded_bytes();
+    if fsx::read_if_exists(note)?.as_deref() == Some(bytes) {
+        return Ok(());
+    }
+    fsx::write_atomic(note, bytes, fsx::PRIVATE)
 }
 
 impl Overlay {
     /// Names an overlay; nothing is read or written yet.
     pub fn new(setup: Setup) -> Self {
-        Self { setup }
+        Self {
+            setup,
+            held: Mutex::default(),
+        }
     }
 
     /// The children's `KIMI_CODE_HOME`.
@@ -147,13 +176,30 @@ impl Overlay {
         self.sync_config(&|_| {})
     }
 
-    /// The last look, once no terminal runs any more: everything that terminals changed goes home.
+    /// As [`Overlay::sync`], for a run that ends while others of the same home go on.
+    ///
+    /// # Errors
+    ///
+    /// As [`Overlay::prepare`].
+    pub fn leave(&self) -> Result<Synced, OverlayError> {
+        drop(self.held.lock().take());
+        self.sync()
+    }
+
+    /// The last look, once no terminal runs any more: everything that terminals changed goes home, and folders that were
+    /// made there for nothing go.
     ///
     /// # Errors
     ///
     /// As [`Overlay::prepare`].
     pub fn finish(&self) -> Result<Synced, OverlayError> {
-        self.prepare()
+        let synced = self.prepare()?;
+        let held = self.held.lock().take();
+        if let Some(held) = held {
+            let Setup { real, root, .. } = &self.setup;
+            made::take_back(real, root, &held).map_err(|source| files(real, source))?;
+        }
+        Ok(synced)
     }
 
     /// Tells when a [`Overlay::sync`] is due.
@@ -173,10 +219,19 @@ impl Overlay {
         fsx::create_private_dir(root).map_err(|source| files(root, source))?;
         let _held = self.lock()?;
         step("locked");
-        entries::lay(&self.setup.real, root, step).map_err(|source| files(root, source))?;
+        let real = &self.setup.real;
+        fsx::create_private_dir(real).map_err(|source| files(real, source))?;
+        {
+            let mut held = self.held.lock();
+            if held.is_none() {
+                *held = made::hold(real);
+            }
+        }
+        entries::lay(real, root, step).map_err(|source| files(root, source))?;
         let owner = root.join(OWNER);
         write(&owner, &self.setup.proxy)?;
-        write(&root.join(REAL), &self.setup.real.to_string_lossy())?;
+        let note = root.join(REAL);
+        note_path(&note, real).map_err(|source| files(&note, source))?;
         step("owner written");
         let synced = self.sync_config(step)?;
         self.sync_tui(step)?;

@@ -168,6 +168,47 @@ fn a_user_without_a_home_gets_folders_and_what_a_login_writes() {
 }
 
 #[test]
+fn folders_made_for_nothing_go_with_the_last_look() {
+    let scratch = Scratch::new();
+    let there = |name: &str| scratch.path().join("real").join(name).exists();
+    fs::create_dir_all(scratch.path().join("real/agents")).unwrap();
+    let first = overlay(&scratch, 4711);
+    first.prepare().unwrap();
+    scratch.file("state/home/sessions/a", "x");
+    let mut setup = first.setup.clone();
+    setup.root = scratch.path().join("other/home");
+    let other = Overlay::new(setup);
+    other.prepare().unwrap();
+    first.finish().unwrap();
+    assert!(there("skills"), "the other one needs it");
+    other.finish().unwrap();
+    assert!(there("skills"), "the other one did not make it");
+
+    // As after a kill: another object, and only what is noted on the disk.
+    let again = overlay(&scratch, 4711);
+    again.prepare().unwrap();
+    again.finish().unwrap();
+    assert!(!there("skills") && !there("credentials"));
+    assert!(there("agents"), "the user's own, though empty");
+    assert_eq!(scratch.read("real/sessions/a"), "x");
+
+    again.prepare().unwrap();
+    scratch.file("state/home/skills/s", "skill");
+    assert_eq!(scratch.read("real/skills/s"), "skill");
+}
+
+#[test]
+fn a_home_that_is_not_unicode_is_found_again() {
+    let scratch = Scratch::new();
+    let name = <std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(b"r\xff");
+    let mut setup = overlay(&scratch, 4711).setup.clone();
+    setup.real = scratch.path().join(name);
+    let overlay = Overlay::new(setup);
+    overlay.prepare().unwrap();
+    assert_eq!(real_home(overlay.root()), Some(scratch.path().join(name)));
+}
+
+#[test]
 fn the_footer_is_ours_and_the_user_s_own_is_kept() {
     let scratch = Scratch::new();
     scratch.file("real/config.toml", USER);

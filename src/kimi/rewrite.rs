@@ -86,6 +86,13 @@ impl Rewrite {
         Self { config, journal }
     }
 
+    /// The file that a `journal` is about, if it is one of ours and can be read.
+    pub fn file_of(journal: &Path) -> Option<PathBuf> {
+        let text = fsx::read_if_exists(journal).ok()??;
+        let entry: Entry = serde_json::from_slice(&text).ok()?;
+        Some(entry.config)
+    }
+
     /// Leads the aliases of the real file to `proxy`; an edit that is still open from before is undone first.
     ///
     /// # Errors
@@ -244,6 +251,10 @@ mod tests {
             let redirected = rewrite.apply(&Environment::new(), PROXY).unwrap();
             assert_eq!(scratch.read("home/config.toml"), redirected.text);
             assert!(redirected.text.contains("http://127.0.0.1:4711/p/p/v1"));
+            assert_eq!(
+                Rewrite::file_of(&rewrite.journal).as_ref(),
+                Some(&rewrite.config)
+            );
         }
         assert_eq!(rewrite.undo().unwrap(), Undone::Restored);
         assert_eq!(scratch.read("home/config.toml"), USER);

@@ -75,6 +75,9 @@ pub(super) struct Target {
     pub(super) own: bool,
 }
 
+/// Why Google's types stay direct: the proxy can neither limit nor count requests that it cannot read.
+const GOOGLE: &str = "kimiq cannot limit the Google dialect";
+
 /// What a provider type speaks, which variable gives its address, and its default.
 struct Type {
     wire: Wire,
@@ -135,6 +138,9 @@ pub(super) fn target(
     if is_vertex(provider, provider_type, speaks) {
         return Err("Vertex addresses are made from project and region".to_owned());
     }
+    if spoken.wire == Wire::Google {
+        return Err(GOOGLE.to_owned());
+    }
     let own = text(alias, "base_url").filter(|found| rules == Rules::KimiCode && !is_ours(found));
     if let Some(base) = own {
         return Ok(split(base, spoken.wire, rules).into_target(spoken.wire, true));
@@ -152,17 +158,22 @@ pub(super) fn target(
     Ok(split.into_target(by_type.wire, false))
 }
 
-/// The address of the synthetic model that `KIMI_MODEL_*` variables describe, if they do.
-pub(super) fn synthetic(env: &Environment) -> Option<Target> {
+/// The address of the synthetic model that `KIMI_MODEL_*` variables describe, if they do, or why it stays direct.
+pub(super) fn synthetic(env: &Environment) -> Option<Result<Target, String>> {
     variable(env, "KIMI_MODEL_NAME")?;
     variable(env, "KIMI_MODEL_API_KEY")?;
     let name = variable(env, "KIMI_MODEL_PROVIDER_TYPE").unwrap_or_else(|| "kimi".to_owned());
     let found = kind(&name.to_lowercase(), Rules::KimiCode)?;
+    if found.wire == Wire::Google {
+        return Some(Err(GOOGLE.to_owned()));
+    }
     let base = variable(env, "KIMI_MODEL_BASE_URL")
         .filter(|found| !is_ours(found))
         .or_else(|| variable(env, found.variable))
         .unwrap_or_else(|| found.default.to_owned());
-    Some(split(&base, found.wire, Rules::KimiCode).into_target(found.wire, false))
+    Some(Ok(
+        split(&base, found.wire, Rules::KimiCode).into_target(found.wire, false)
+    ))
 }
 
 enum Found {
@@ -406,7 +417,13 @@ mod tests {
             "type = 'google-genai'",
             "",
             &[],
-            "https://generativelanguage.googleapis.com +  Google",
+            "direct: kimiq cannot limit the Google dialect",
+        );
+        check(
+            "type = 'kimi'",
+            "protocol = 'google-genai'\nbase_url = 'https://own/v1'",
+            &[],
+            "direct: kimiq cannot limit the Google dialect",
         );
         check(
             "type = 'vertexai'",

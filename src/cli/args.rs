@@ -48,15 +48,10 @@ pub(crate) struct Cli {
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Common {
     /// Name of the host; each has its own runs, totals and port
-    #[arg(long, global = true, value_name = "NAME", hide_short_help = true)]
+    #[arg(long, global = true, value_name = "NAME")]
     pub(crate) host: Option<String>,
     /// Give one setting, such as limits.window=60; repeat for more
-    #[arg(
-        long = "set",
-        global = true,
-        value_name = "KEY=VALUE",
-        hide_short_help = true
-    )]
+    #[arg(long = "set", global = true, value_name = "KEY=VALUE")]
     pub(crate) settings: Vec<String>,
 }
 
@@ -78,7 +73,7 @@ pub(crate) enum Verb {
     Health(Listing),
     /// Tell why terminals wait, and until when
     Why(Why),
-    /// End a run or the host
+    /// End a run, or everything
     Stop(Stop),
     /// Put back a configuration that a killed host left edited
     Restore(Restore),
@@ -198,7 +193,7 @@ pub(crate) enum By {
 
 #[derive(Args, Debug)]
 pub(crate) struct Usage {
-    /// Today and so many days before it
+    /// Days to show, today included
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=3660))]
     pub(crate) days: u16,
     /// How to split the totals
@@ -224,7 +219,7 @@ pub(crate) struct Why {
 
 #[derive(Args, Debug)]
 pub(crate) struct Stop {
-    /// The run; without it, all runs and the host
+    /// The run; without it everything ends: all runs and all hosts, demos and `kimiq proxy` included (--host names one)
     #[arg(value_name = "RUN")]
     pub(crate) run: Option<String>,
     /// Do not wait for running requests and polite exits

@@ -78,7 +78,7 @@ pub(crate) fn run(context: &Context, args: Listing) -> Outcome {
 
 fn settings(context: &Context) -> Finding {
     let what = "settings";
-    match config::resolve(&context.paths, &context.env, &[]) {
+    match config::resolve(&context.paths, &context.env, &context.layers(&[])) {
         Ok(settings) if settings.warnings().is_empty() => {
             Finding::good(what, context.paths.config_file.display().to_string())
         }
@@ -137,7 +137,7 @@ fn terminals() -> Finding {
 
 fn the_client(context: &Context) -> Finding {
     let what = "client";
-    let Ok(settings) = config::resolve(&context.paths, &context.env, &[]) else {
+    let Ok(settings) = config::resolve(&context.paths, &context.env, &context.layers(&[])) else {
         return Finding::bad(what, "not looked for", "correct the settings first");
     };
     let env = client::environment(context);

@@ -21,7 +21,7 @@ Register-ArgumentCompleter -Native -CommandName 'kimiq' -ScriptBlock {
 
     $completions = @(switch ($command) {
         'kimiq' {
-            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host; each has its own runs, totals and port')
+            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host, the process that a command is about')
             [CompletionResult]::new('--set', '--set', [CompletionResultType]::ParameterName, 'Give one setting, such as limits.window=60; repeat for more')
             [CompletionResult]::new('-h', '-h', [CompletionResultType]::ParameterName, 'Print help (see more with ''--help'')')
             [CompletionResult]::new('--help', '--help', [CompletionResultType]::ParameterName, 'Print help (see more with ''--help'')')
@@ -57,7 +57,7 @@ Register-ArgumentCompleter -Native -CommandName 'kimiq' -ScriptBlock {
             [CompletionResult]::new('--exec', '--exec', [CompletionResultType]::ParameterName, 'Run this program in place of the client')
             [CompletionResult]::new('--kimi', '--kimi', [CompletionResultType]::ParameterName, 'Command line of the client, such as "node /opt/kimi/main.js"')
             [CompletionResult]::new('--max-steps', '--max-steps', [CompletionResultType]::ParameterName, 'Steps per turn that the client may take')
-            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host; each has its own runs, totals and port')
+            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host, the process that a command is about')
             [CompletionResult]::new('--set', '--set', [CompletionResultType]::ParameterName, 'Give one setting, such as limits.window=60; repeat for more')
             [CompletionResult]::new('-d', '-d', [CompletionResultType]::ParameterName, 'Leave the terminals in the background')
             [CompletionResult]::new('--detach', '--detach', [CompletionResultType]::ParameterName, 'Leave the terminals in the background')
@@ -73,7 +73,7 @@ Register-ArgumentCompleter -Native -CommandName 'kimiq' -ScriptBlock {
             break
         }
         'kimiq;attach' {
-            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host; each has its own runs, totals and port')
+            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host, the process that a command is about')
             [CompletionResult]::new('--set', '--set', [CompletionResultType]::ParameterName, 'Give one setting, such as limits.window=60; repeat for more')
             [CompletionResult]::new('-h', '-h', [CompletionResultType]::ParameterName, 'Print help')
             [CompletionResult]::new('--help', '--help', [CompletionResultType]::ParameterName, 'Print help')
@@ -82,7 +82,7 @@ Register-ArgumentCompleter -Native -CommandName 'kimiq' -ScriptBlock {
             break
         }
         'kimiq;ps' {
-            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host; each has its own runs, totals and port')
+            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host, the process that a command is about')
             [CompletionResult]::new('--set', '--set', [CompletionResultType]::ParameterName, 'Give one setting, such as limits.window=60; repeat for more')
             [CompletionResult]::new('--json', '--json', [CompletionResultType]::ParameterName, 'Print JSON')
             [CompletionResult]::new('-h', '-h', [CompletionResultType]::ParameterName, 'Print help')
@@ -92,7 +92,7 @@ Register-ArgumentCompleter -Native -CommandName 'kimiq' -ScriptBlock {
             break
         }
         'kimiq;send' {
-            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host; each has its own runs, totals and port')
+            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host, the process that a command is about')
             [CompletionResult]::new('--set', '--set', [CompletionResultType]::ParameterName, 'Give one setting, such as limits.window=60; repeat for more')
             [CompletionResult]::new('--no-enter', '--no-enter', [CompletionResultType]::ParameterName, 'Do not press Enter')
             [CompletionResult]::new('-h', '-h', [CompletionResultType]::ParameterName, 'Print help')
@@ -102,7 +102,7 @@ Register-ArgumentCompleter -Native -CommandName 'kimiq' -ScriptBlock {
             break
         }
         'kimiq;snapshot' {
-            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host; each has its own runs, totals and port')
+            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host, the process that a command is about')
             [CompletionResult]::new('--set', '--set', [CompletionResultType]::ParameterName, 'Give one setting, such as limits.window=60; repeat for more')
             [CompletionResult]::new('--json', '--json', [CompletionResultType]::ParameterName, 'Print JSON')
             [CompletionResult]::new('-h', '-h', [CompletionResultType]::ParameterName, 'Print help')
@@ -114,7 +114,7 @@ Register-ArgumentCompleter -Native -CommandName 'kimiq' -ScriptBlock {
         'kimiq;usage' {
             [CompletionResult]::new('--days', '--days', [CompletionResultType]::ParameterName, 'Days to show, today included')
             [CompletionResult]::new('--by', '--by', [CompletionResultType]::ParameterName, 'How to split the totals')
-            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host; each has its own runs, totals and port')
+            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host, the process that a command is about')
             [CompletionResult]::new('--set', '--set', [CompletionResultType]::ParameterName, 'Give one setting, such as limits.window=60; repeat for more')
             [CompletionResult]::new('--json', '--json', [CompletionResultType]::ParameterName, 'Print JSON')
             [CompletionResult]::new('--watch', '--watch', [CompletionResultType]::ParameterName, 'Print again each time something changed, until interrupted')
@@ -125,7 +125,7 @@ Register-ArgumentCompleter -Native -CommandName 'kimiq' -ScriptBlock {
             break
         }
         'kimiq;health' {
-            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host; each has its own runs, totals and port')
+            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host, the process that a command is about')
             [CompletionResult]::new('--set', '--set', [CompletionResultType]::ParameterName, 'Give one setting, such as limits.window=60; repeat for more')
             [CompletionResult]::new('--json', '--json', [CompletionResultType]::ParameterName, 'Print JSON')
             [CompletionResult]::new('-h', '-h', [CompletionResultType]::ParameterName, 'Print help')
@@ -135,7 +135,7 @@ Register-ArgumentCompleter -Native -CommandName 'kimiq' -ScriptBlock {
             break
         }
         'kimiq;why' {
-            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host; each has its own runs, totals and port')
+            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host, the process that a command is about')
             [CompletionResult]::new('--set', '--set', [CompletionResultType]::ParameterName, 'Give one setting, such as limits.window=60; repeat for more')
             [CompletionResult]::new('--json', '--json', [CompletionResultType]::ParameterName, 'Print JSON')
             [CompletionResult]::new('-h', '-h', [CompletionResultType]::ParameterName, 'Print help')
@@ -145,7 +145,7 @@ Register-ArgumentCompleter -Native -CommandName 'kimiq' -ScriptBlock {
             break
         }
         'kimiq;stop' {
-            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host; each has its own runs, totals and port')
+            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host, the process that a command is about')
             [CompletionResult]::new('--set', '--set', [CompletionResultType]::ParameterName, 'Give one setting, such as limits.window=60; repeat for more')
             [CompletionResult]::new('--now', '--now', [CompletionResultType]::ParameterName, 'Do not wait for running requests and polite exits')
             [CompletionResult]::new('-h', '-h', [CompletionResultType]::ParameterName, 'Print help')
@@ -155,7 +155,7 @@ Register-ArgumentCompleter -Native -CommandName 'kimiq' -ScriptBlock {
             break
         }
         'kimiq;restore' {
-            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host; each has its own runs, totals and port')
+            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host, the process that a command is about')
             [CompletionResult]::new('--set', '--set', [CompletionResultType]::ParameterName, 'Give one setting, such as limits.window=60; repeat for more')
             [CompletionResult]::new('--json', '--json', [CompletionResultType]::ParameterName, 'Print JSON')
             [CompletionResult]::new('-h', '-h', [CompletionResultType]::ParameterName, 'Print help')
@@ -167,7 +167,7 @@ Register-ArgumentCompleter -Native -CommandName 'kimiq' -ScriptBlock {
         'kimiq;proxy' {
             [CompletionResult]::new('--port', '--port', [CompletionResultType]::ParameterName, 'Port on 127.0.0.1; 0 takes a free one [default: setting proxy.port, 8787]')
             [CompletionResult]::new('--upstream', '--upstream', [CompletionResultType]::ParameterName, 'Address that the request''s path is appended to [default: setting proxy.upstream]')
-            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host; each has its own runs, totals and port')
+            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host, the process that a command is about')
             [CompletionResult]::new('--set', '--set', [CompletionResultType]::ParameterName, 'Give one setting, such as limits.window=60; repeat for more')
             [CompletionResult]::new('-h', '-h', [CompletionResultType]::ParameterName, 'Print help')
             [CompletionResult]::new('--help', '--help', [CompletionResultType]::ParameterName, 'Print help')
@@ -183,7 +183,7 @@ Register-ArgumentCompleter -Native -CommandName 'kimiq' -ScriptBlock {
             [CompletionResult]::new('--fault', '--fault', [CompletionResultType]::ParameterName, 'A fault with its probability, such as cut=0.1; repeat for more')
             [CompletionResult]::new('--header-unit', '--header-unit', [CompletionResultType]::ParameterName, 'Unit of the limit headers: minute or second')
             [CompletionResult]::new('--truth', '--truth', [CompletionResultType]::ParameterName, 'File that gets one JSON line per request')
-            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host; each has its own runs, totals and port')
+            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host, the process that a command is about')
             [CompletionResult]::new('--set', '--set', [CompletionResultType]::ParameterName, 'Give one setting, such as limits.window=60; repeat for more')
             [CompletionResult]::new('-h', '-h', [CompletionResultType]::ParameterName, 'Print help')
             [CompletionResult]::new('--help', '--help', [CompletionResultType]::ParameterName, 'Print help')
@@ -192,7 +192,7 @@ Register-ArgumentCompleter -Native -CommandName 'kimiq' -ScriptBlock {
             break
         }
         'kimiq;config' {
-            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host; each has its own runs, totals and port')
+            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host, the process that a command is about')
             [CompletionResult]::new('--set', '--set', [CompletionResultType]::ParameterName, 'Give one setting, such as limits.window=60; repeat for more')
             [CompletionResult]::new('-h', '-h', [CompletionResultType]::ParameterName, 'Print help')
             [CompletionResult]::new('--help', '--help', [CompletionResultType]::ParameterName, 'Print help')
@@ -204,7 +204,7 @@ Register-ArgumentCompleter -Native -CommandName 'kimiq' -ScriptBlock {
             break
         }
         'kimiq;config;show' {
-            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host; each has its own runs, totals and port')
+            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host, the process that a command is about')
             [CompletionResult]::new('--set', '--set', [CompletionResultType]::ParameterName, 'Give one setting, such as limits.window=60; repeat for more')
             [CompletionResult]::new('--json', '--json', [CompletionResultType]::ParameterName, 'Print JSON')
             [CompletionResult]::new('--defaults', '--defaults', [CompletionResultType]::ParameterName, 'Print the documented defaults, to start your own file from')
@@ -215,7 +215,7 @@ Register-ArgumentCompleter -Native -CommandName 'kimiq' -ScriptBlock {
             break
         }
         'kimiq;config;path' {
-            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host; each has its own runs, totals and port')
+            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host, the process that a command is about')
             [CompletionResult]::new('--set', '--set', [CompletionResultType]::ParameterName, 'Give one setting, such as limits.window=60; repeat for more')
             [CompletionResult]::new('--json', '--json', [CompletionResultType]::ParameterName, 'Print JSON')
             [CompletionResult]::new('-h', '-h', [CompletionResultType]::ParameterName, 'Print help')
@@ -225,7 +225,7 @@ Register-ArgumentCompleter -Native -CommandName 'kimiq' -ScriptBlock {
             break
         }
         'kimiq;config;check' {
-            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host; each has its own runs, totals and port')
+            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host, the process that a command is about')
             [CompletionResult]::new('--set', '--set', [CompletionResultType]::ParameterName, 'Give one setting, such as limits.window=60; repeat for more')
             [CompletionResult]::new('--json', '--json', [CompletionResultType]::ParameterName, 'Print JSON')
             [CompletionResult]::new('-h', '-h', [CompletionResultType]::ParameterName, 'Print help')
@@ -235,7 +235,7 @@ Register-ArgumentCompleter -Native -CommandName 'kimiq' -ScriptBlock {
             break
         }
         'kimiq;doctor' {
-            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host; each has its own runs, totals and port')
+            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host, the process that a command is about')
             [CompletionResult]::new('--set', '--set', [CompletionResultType]::ParameterName, 'Give one setting, such as limits.window=60; repeat for more')
             [CompletionResult]::new('--json', '--json', [CompletionResultType]::ParameterName, 'Print JSON')
             [CompletionResult]::new('-h', '-h', [CompletionResultType]::ParameterName, 'Print help')
@@ -245,7 +245,7 @@ Register-ArgumentCompleter -Native -CommandName 'kimiq' -ScriptBlock {
             break
         }
         'kimiq;client' {
-            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host; each has its own runs, totals and port')
+            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host, the process that a command is about')
             [CompletionResult]::new('--set', '--set', [CompletionResultType]::ParameterName, 'Give one setting, such as limits.window=60; repeat for more')
             [CompletionResult]::new('-h', '-h', [CompletionResultType]::ParameterName, 'Print help')
             [CompletionResult]::new('--help', '--help', [CompletionResultType]::ParameterName, 'Print help')
@@ -255,7 +255,7 @@ Register-ArgumentCompleter -Native -CommandName 'kimiq' -ScriptBlock {
             break
         }
         'kimiq;client;install' {
-            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host; each has its own runs, totals and port')
+            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host, the process that a command is about')
             [CompletionResult]::new('--set', '--set', [CompletionResultType]::ParameterName, 'Give one setting, such as limits.window=60; repeat for more')
             [CompletionResult]::new('-y', '-y', [CompletionResultType]::ParameterName, 'Do not ask')
             [CompletionResult]::new('--yes', '--yes', [CompletionResultType]::ParameterName, 'Do not ask')
@@ -266,7 +266,7 @@ Register-ArgumentCompleter -Native -CommandName 'kimiq' -ScriptBlock {
             break
         }
         'kimiq;completions' {
-            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host; each has its own runs, totals and port')
+            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host, the process that a command is about')
             [CompletionResult]::new('--set', '--set', [CompletionResultType]::ParameterName, 'Give one setting, such as limits.window=60; repeat for more')
             [CompletionResult]::new('-h', '-h', [CompletionResultType]::ParameterName, 'Print help (see more with ''--help'')')
             [CompletionResult]::new('--help', '--help', [CompletionResultType]::ParameterName, 'Print help (see more with ''--help'')')
@@ -275,7 +275,7 @@ Register-ArgumentCompleter -Native -CommandName 'kimiq' -ScriptBlock {
             break
         }
         'kimiq;host' {
-            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host; each has its own runs, totals and port')
+            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host, the process that a command is about')
             [CompletionResult]::new('--set', '--set', [CompletionResultType]::ParameterName, 'Give one setting, such as limits.window=60; repeat for more')
             [CompletionResult]::new('--demo', '--demo', [CompletionResultType]::ParameterName, 'Use the simulated upstream')
             [CompletionResult]::new('-h', '-h', [CompletionResultType]::ParameterName, 'Print help')
@@ -285,7 +285,7 @@ Register-ArgumentCompleter -Native -CommandName 'kimiq' -ScriptBlock {
             break
         }
         'kimiq;status-line' {
-            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host; each has its own runs, totals and port')
+            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host, the process that a command is about')
             [CompletionResult]::new('--set', '--set', [CompletionResultType]::ParameterName, 'Give one setting, such as limits.window=60; repeat for more')
             [CompletionResult]::new('-h', '-h', [CompletionResultType]::ParameterName, 'Print help')
             [CompletionResult]::new('--help', '--help', [CompletionResultType]::ParameterName, 'Print help')
@@ -294,7 +294,7 @@ Register-ArgumentCompleter -Native -CommandName 'kimiq' -ScriptBlock {
             break
         }
         'kimiq;man' {
-            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host; each has its own runs, totals and port')
+            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host, the process that a command is about')
             [CompletionResult]::new('--set', '--set', [CompletionResultType]::ParameterName, 'Give one setting, such as limits.window=60; repeat for more')
             [CompletionResult]::new('-h', '-h', [CompletionResultType]::ParameterName, 'Print help')
             [CompletionResult]::new('--help', '--help', [CompletionResultType]::ParameterName, 'Print help')

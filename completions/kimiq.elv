@@ -18,7 +18,7 @@ set edit:completion:arg-completer[kimiq] = {|@words|
     }
     var completions = [
         &'kimiq'= {
-            cand --host 'Name of the host; each has its own runs, totals and port'
+            cand --host 'Name of the host, the process that a command is about'
             cand --set 'Give one setting, such as limits.window=60; repeat for more'
             cand -h 'Print help (see more with ''--help'')'
             cand --help 'Print help (see more with ''--help'')'
@@ -53,7 +53,7 @@ set edit:completion:arg-completer[kimiq] = {|@words|
             cand --exec 'Run this program in place of the client'
             cand --kimi 'Command line of the client, such as "node /opt/kimi/main.js"'
             cand --max-steps 'Steps per turn that the client may take'
-            cand --host 'Name of the host; each has its own runs, totals and port'
+            cand --host 'Name of the host, the process that a command is about'
             cand --set 'Give one setting, such as limits.window=60; repeat for more'
             cand -d 'Leave the terminals in the background'
             cand --detach 'Leave the terminals in the background'
@@ -68,7 +68,7 @@ set edit:completion:arg-completer[kimiq] = {|@words|
             cand --version 'Print version'
         }
         &'kimiq;attach'= {
-            cand --host 'Name of the host; each has its own runs, totals and port'
+            cand --host 'Name of the host, the process that a command is about'
             cand --set 'Give one setting, such as limits.window=60; repeat for more'
             cand -h 'Print help'
             cand --help 'Print help'
@@ -76,7 +76,7 @@ set edit:completion:arg-completer[kimiq] = {|@words|
             cand --version 'Print version'
         }
         &'kimiq;ps'= {
-            cand --host 'Name of the host; each has its own runs, totals and port'
+            cand --host 'Name of the host, the process that a command is about'
             cand --set 'Give one setting, such as limits.window=60; repeat for more'
             cand --json 'Print JSON'
             cand -h 'Print help'
@@ -85,7 +85,7 @@ set edit:completion:arg-completer[kimiq] = {|@words|
             cand --version 'Print version'
         }
         &'kimiq;send'= {
-            cand --host 'Name of the host; each has its own runs, totals and port'
+            cand --host 'Name of the host, the process that a command is about'
             cand --set 'Give one setting, such as limits.window=60; repeat for more'
             cand --no-enter 'Do not press Enter'
             cand -h 'Print help'
@@ -94,7 +94,7 @@ set edit:completion:arg-completer[kimiq] = {|@words|
             cand --version 'Print version'
         }
         &'kimiq;snapshot'= {
-            cand --host 'Name of the host; each has its own runs, totals and port'
+            cand --host 'Name of the host, the process that a command is about'
             cand --set 'Give one setting, such as limits.window=60; repeat for more'
             cand --json 'Print JSON'
             cand -h 'Print help'
@@ -105,7 +105,7 @@ set edit:completion:arg-completer[kimiq] = {|@words|
         &'kimiq;usage'= {
             cand --days 'Days to show, today included'
             cand --by 'How to split the totals'
-            cand --host 'Name of the host; each has its own runs, totals and port'
+            cand --host 'Name of the host, the process that a command is about'
             cand --set 'Give one setting, such as limits.window=60; repeat for more'
             cand --json 'Print JSON'
             cand --watch 'Print again each time something changed, until interrupted'
@@ -115,7 +115,7 @@ set edit:completion:arg-completer[kimiq] = {|@words|
             cand --version 'Print version'
         }
         &'kimiq;health'= {
-            cand --host 'Name of the host; each has its own runs, totals and port'
+            cand --host 'Name of the host, the process that a command is about'
             cand --set 'Give one setting, such as limits.window=60; repeat for more'
             cand --json 'Print JSON'
             cand -h 'Print help'
@@ -124,7 +124,7 @@ set edit:completion:arg-completer[kimiq] = {|@words|
             cand --version 'Print version'
         }
         &'kimiq;why'= {
-            cand --host 'Name of the host; each has its own runs, totals and port'
+            cand --host 'Name of the host, the process that a command is about'
             cand --set 'Give one setting, such as limits.window=60; repeat for more'
             cand --json 'Print JSON'
             cand -h 'Print help'
@@ -133,7 +133,7 @@ set edit:completion:arg-completer[kimiq] = {|@words|
             cand --version 'Print version'
         }
         &'kimiq;stop'= {
-            cand --host 'Name of the host; each has its own runs, totals and port'
+            cand --host 'Name of the host, the process that a command is about'
             cand --set 'Give one setting, such as limits.window=60; repeat for more'
             cand --now 'Do not wait for running requests and polite exits'
             cand -h 'Print help'
@@ -142,7 +142,7 @@ set edit:completion:arg-completer[kimiq] = {|@words|
             cand --version 'Print version'
         }
         &'kimiq;restore'= {
-            cand --host 'Name of the host; each has its own runs, totals and port'
+            cand --host 'Name of the host, the process that a command is about'
             cand --set 'Give one setting, such as limits.window=60; repeat for more'
             cand --json 'Print JSON'
             cand -h 'Print help'
@@ -153,7 +153,7 @@ set edit:completion:arg-completer[kimiq] = {|@words|
         &'kimiq;proxy'= {
             cand --port 'Port on 127.0.0.1; 0 takes a free one [default: setting proxy.port, 8787]'
             cand --upstream 'Address that the request''s path is appended to [default: setting proxy.upstream]'
-            cand --host 'Name of the host; each has its own runs, totals and port'
+            cand --host 'Name of the host, the process that a command is about'
             cand --set 'Give one setting, such as limits.window=60; repeat for more'
             cand -h 'Print help'
             cand --help 'Print help'
@@ -168,7 +168,7 @@ set edit:completion:arg-completer[kimiq] = {|@words|
             cand --fault 'A fault with its probability, such as cut=0.1; repeat for more'
             cand --header-unit 'Unit of the limit headers: minute or second'
             cand --truth 'File that gets one JSON line per request'
-            cand --host 'Name of the host; each has its own runs, totals and port'
+            cand --host 'Name of the host, the process that a command is about'
             cand --set 'Give one setting, such as limits.window=60; repeat for more'
             cand -h 'Print help'
             cand --help 'Print help'
@@ -176,7 +176,7 @@ set edit:completion:arg-completer[kimiq] = {|@words|
             cand --version 'Print version'
         }
         &'kimiq;config'= {
-            cand --host 'Name of the host; each has its own runs, totals and port'
+            cand --host 'Name of the host, the process that a command is about'
             cand --set 'Give one setting, such as limits.window=60; repeat for more'
             cand -h 'Print help'
             cand --help 'Print help'
@@ -187,7 +187,7 @@ set edit:completion:arg-completer[kimiq] = {|@words|
             cand check 'Tell what is wrong with the settings'
         }
         &'kimiq;config;show'= {
-            cand --host 'Name of the host; each has its own runs, totals and port'
+            cand --host 'Name of the host, the process that a command is about'
             cand --set 'Give one setting, such as limits.window=60; repeat for more'
             cand --json 'Print JSON'
             cand --defaults 'Print the documented defaults, to start your own file from'
@@ -197,7 +197,7 @@ set edit:completion:arg-completer[kimiq] = {|@words|
             cand --version 'Print version'
         }
         &'kimiq;config;path'= {
-            cand --host 'Name of the host; each has its own runs, totals and port'
+            cand --host 'Name of the host, the process that a command is about'
             cand --set 'Give one setting, such as limits.window=60; repeat for more'
             cand --json 'Print JSON'
             cand -h 'Print help'
@@ -206,7 +206,7 @@ set edit:completion:arg-completer[kimiq] = {|@words|
             cand --version 'Print version'
         }
         &'kimiq;config;check'= {
-            cand --host 'Name of the host; each has its own runs, totals and port'
+            cand --host 'Name of the host, the process that a command is about'
             cand --set 'Give one setting, such as limits.window=60; repeat for more'
             cand --json 'Print JSON'
             cand -h 'Print help'
@@ -215,7 +215,7 @@ set edit:completion:arg-completer[kimiq] = {|@words|
             cand --version 'Print version'
         }
         &'kimiq;doctor'= {
-            cand --host 'Name of the host; each has its own runs, totals and port'
+            cand --host 'Name of the host, the process that a command is about'
             cand --set 'Give one setting, such as limits.window=60; repeat for more'
             cand --json 'Print JSON'
             cand -h 'Print help'
@@ -224,7 +224,7 @@ set edit:completion:arg-completer[kimiq] = {|@words|
             cand --version 'Print version'
         }
         &'kimiq;client'= {
-            cand --host 'Name of the host; each has its own runs, totals and port'
+            cand --host 'Name of the host, the process that a command is about'
             cand --set 'Give one setting, such as limits.window=60; repeat for more'
             cand -h 'Print help'
             cand --help 'Print help'
@@ -233,7 +233,7 @@ set edit:completion:arg-completer[kimiq] = {|@words|
             cand install 'Install Kimi Code and the node it needs into kimiq''s own data folder'
         }
         &'kimiq;client;install'= {
-            cand --host 'Name of the host; each has its own runs, totals and port'
+            cand --host 'Name of the host, the process that a command is about'
             cand --set 'Give one setting, such as limits.window=60; repeat for more'
             cand -y 'Do not ask'
             cand --yes 'Do not ask'
@@ -243,7 +243,7 @@ set edit:completion:arg-completer[kimiq] = {|@words|
             cand --version 'Print version'
         }
         &'kimiq;completions'= {
-            cand --host 'Name of the host; each has its own runs, totals and port'
+            cand --host 'Name of the host, the process that a command is about'
             cand --set 'Give one setting, such as limits.window=60; repeat for more'
             cand -h 'Print help (see more with ''--help'')'
             cand --help 'Print help (see more with ''--help'')'
@@ -251,7 +251,7 @@ set edit:completion:arg-completer[kimiq] = {|@words|
             cand --version 'Print version'
         }
         &'kimiq;host'= {
-            cand --host 'Name of the host; each has its own runs, totals and port'
+            cand --host 'Name of the host, the process that a command is about'
             cand --set 'Give one setting, such as limits.window=60; repeat for more'
             cand --demo 'Use the simulated upstream'
             cand -h 'Print help'
@@ -260,7 +260,7 @@ set edit:completion:arg-completer[kimiq] = {|@words|
             cand --version 'Print version'
         }
         &'kimiq;status-line'= {
-            cand --host 'Name of the host; each has its own runs, totals and port'
+            cand --host 'Name of the host, the process that a command is about'
             cand --set 'Give one setting, such as limits.window=60; repeat for more'
             cand -h 'Print help'
             cand --help 'Print help'
@@ -268,7 +268,7 @@ set edit:completion:arg-completer[kimiq] = {|@words|
             cand --version 'Print version'
         }
         &'kimiq;man'= {
-            cand --host 'Name of the host; each has its own runs, totals and port'
+            cand --host 'Name of the host, the process that a command is about'
             cand --set 'Give one setting, such as limits.window=60; repeat for more'
             cand -h 'Print help'
             cand --help 'Print help'

@@ -47,7 +47,7 @@ pub(crate) struct Cli {
 /// Flags of every verb.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Common {
-    /// Name of the host; each has its own runs, totals and port
+    /// Name of the host, the process that a command is about
     #[arg(long, global = true, value_name = "NAME")]
     pub(crate) host: Option<String>,
     /// Give one setting, such as limits.window=60; repeat for more
@@ -256,8 +256,8 @@ pub(crate) struct Simulate {
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) seed: u64,
     /// Tokens per minute that pools start with: prompt,uncached,generated
-    #[arg(long, value_name = "P,U,G", value_delimiter = ',', num_args = 3)]
-    pub(crate) limits: Vec<u64>,
+    #[arg(long, value_name = "P,U,G", value_parser = three_limits)]
+    pub(crate) limits: Option<[u64; 3]>,
     /// A fault with its probability, such as cut=0.1; repeat for more
     #[arg(long = "fault", value_name = "NAME=P")]
     pub(crate) faults: Vec<String>,
@@ -352,6 +352,16 @@ pub(crate) struct Man {
     pub(crate) folder: PathBuf,
 }
 
+fn three_limits(given: &str) -> Result<[u64; 3], String> {
+    let numbers: Result<Vec<u64>, _> = given.split(',').map(|one| one.trim().parse()).collect();
+    numbers
+        .ok()
+        .and_then(|numbers| numbers.try_into().ok())
+        .ok_or_else(|| {
+            "three whole numbers with commas between, such as 40000,25000,500".to_owned()
+        })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -373,6 +383,22 @@ mod tests {
         assert_eq!(run.terminals, Some(6));
         assert_eq!(run.args, ["--yolo", "-n"]);
         assert_eq!(cli.common.settings, ["a=b"]);
+    }
+
+    #[test]
+    fn limits_are_three_numbers() {
+        let parsed = |given| Cli::try_parse_from(["kimiq", "simulate", "--limits", given]);
+        let Ok(Cli {
+            verb: Verb::Simulate(simulate),
+            ..
+        }) = parsed("40000,25000,500")
+        else {
+            panic!("not taken")
+        };
+        assert_eq!(simulate.limits, Some([40_000, 25_000, 500]));
+        for given in ["1,2", "1,2,3,4", "a,b,c", ""] {
+            assert!(parsed(given).is_err(), "{given}");
+        }
     }
 
     #[test]

@@ -27,7 +27,12 @@ pub(crate) fn run(context: &Context, args: args::Proxy) -> Outcome {
             "requests to {host} get the key of [keys], and the port asks for none: every user of this machine can spend it"
         ));
     }
-    if let Some(other) = context.registry.all()?.first() {
+    if let Some(other) = context
+        .registry
+        .all()?
+        .iter()
+        .find(|other| other.name != name)
+    {
         context.output.note(format!(
             "the host `{}` runs, too; each counts its own requests against the account",
             other.name

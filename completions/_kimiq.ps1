@@ -21,7 +21,7 @@ Register-ArgumentCompleter -Native -CommandName 'kimiq' -ScriptBlock {
 
     $completions = @(switch ($command) {
         'kimiq' {
-            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host; each has its own runs, totals and port')
+            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host, the process that a command is about')
             [CompletionResult]::new('--set', '--set', [CompletionResultType]::ParameterName, 'Give one setting, such as limits.window=60; repeat for more')
             [CompletionResult]::new('-h', '-h', [CompletionResultType]::ParameterName, 'Print help (see more with ''--help'')')
             [CompletionResult]::new('--help', '--help', [CompletionResultType]::ParameterName, 'Print help (see more with ''--help'')')
@@ -35,7 +35,7 @@ Register-ArgumentCompleter -Native -CommandName 'kimiq' -ScriptBlock {
             [CompletionResult]::new('usage', 'usage', [CompletionResultType]::ParameterValue, 'Show what was consumed and what is left')
             [CompletionResult]::new('health', 'health', [CompletionResultType]::ParameterValue, 'Tell whether the host and what it needs are well')
             [CompletionResult]::new('why', 'why', [CompletionResultType]::ParameterValue, 'Tell why terminals wait, and until when')
-            [CompletionResult]::new('stop', 'stop', [CompletionResultType]::ParameterValue, 'End a run or the host')
+            [CompletionResult]::new('stop', 'stop', [CompletionResultType]::ParameterValue, 'End a run, or everything')
             [CompletionResult]::new('restore', 'restore', [CompletionResultType]::ParameterValue, 'Put back a configuration that a killed host left edited')
             [CompletionResult]::new('proxy', 'proxy', [CompletionResultType]::ParameterValue, 'Serve only the proxy, in the foreground')
             [CompletionResult]::new('simulate', 'simulate', [CompletionResultType]::ParameterValue, 'Serve only a simulated upstream, to try things against')
@@ -57,7 +57,7 @@ Register-ArgumentCompleter -Native -CommandName 'kimiq' -ScriptBlock {
             [CompletionResult]::new('--exec', '--exec', [CompletionResultType]::ParameterName, 'Run this program in place of the client')
             [CompletionResult]::new('--kimi', '--kimi', [CompletionResultType]::ParameterName, 'Command line of the client, such as "node /opt/kimi/main.js"')
             [CompletionResult]::new('--max-steps', '--max-steps', [CompletionResultType]::ParameterName, 'Steps per turn that the client may take')
-            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host; each has its own runs, totals and port')
+            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host, the process that a command is about')
             [CompletionResult]::new('--set', '--set', [CompletionResultType]::ParameterName, 'Give one setting, such as limits.window=60; repeat for more')
             [CompletionResult]::new('-d', '-d', [CompletionResultType]::ParameterName, 'Leave the terminals in the background')
             [CompletionResult]::new('--detach', '--detach', [CompletionResultType]::ParameterName, 'Leave the terminals in the background')
@@ -66,55 +66,55 @@ Register-ArgumentCompleter -Native -CommandName 'kimiq' -ScriptBlock {
             [CompletionResult]::new('--demo', '--demo', [CompletionResultType]::ParameterName, 'Use the built-in simulated upstream: no key, no network')
             [CompletionResult]::new('-y', '-y', [CompletionResultType]::ParameterName, 'Answer every question with yes, such as the one about installing the client')
             [CompletionResult]::new('--yes', '--yes', [CompletionResultType]::ParameterName, 'Answer every question with yes, such as the one about installing the client')
-            [CompletionResult]::new('-h', '-h', [CompletionResultType]::ParameterName, 'Print help (see more with ''--help'')')
-            [CompletionResult]::new('--help', '--help', [CompletionResultType]::ParameterName, 'Print help (see more with ''--help'')')
+            [CompletionResult]::new('-h', '-h', [CompletionResultType]::ParameterName, 'Print help')
+            [CompletionResult]::new('--help', '--help', [CompletionResultType]::ParameterName, 'Print help')
             [CompletionResult]::new('-V', '-V ', [CompletionResultType]::ParameterName, 'Print version')
             [CompletionResult]::new('--version', '--version', [CompletionResultType]::ParameterName, 'Print version')
             break
         }
         'kimiq;attach' {
-            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host; each has its own runs, totals and port')
+            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host, the process that a command is about')
             [CompletionResult]::new('--set', '--set', [CompletionResultType]::ParameterName, 'Give one setting, such as limits.window=60; repeat for more')
-            [CompletionResult]::new('-h', '-h', [CompletionResultType]::ParameterName, 'Print help (see more with ''--help'')')
-            [CompletionResult]::new('--help', '--help', [CompletionResultType]::ParameterName, 'Print help (see more with ''--help'')')
+            [CompletionResult]::new('-h', '-h', [CompletionResultType]::ParameterName, 'Print help')
+            [CompletionResult]::new('--help', '--help', [CompletionResultType]::ParameterName, 'Print help')
             [CompletionResult]::new('-V', '-V ', [CompletionResultType]::ParameterName, 'Print version')
             [CompletionResult]::new('--version', '--version', [CompletionResultType]::ParameterName, 'Print version')
             break
         }
         'kimiq;ps' {
-            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host; each has its own runs, totals and port')
+            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host, the process that a command is about')
             [CompletionResult]::new('--set', '--set', [CompletionResultType]::ParameterName, 'Give one setting, such as limits.window=60; repeat for more')
             [CompletionResult]::new('--json', '--json', [CompletionResultType]::ParameterName, 'Print JSON')
-            [CompletionResult]::new('-h', '-h', [CompletionResultType]::ParameterName, 'Print help (see more with ''--help'')')
-            [CompletionResult]::new('--help', '--help', [CompletionResultType]::ParameterName, 'Print help (see more with ''--help'')')
+            [CompletionResult]::new('-h', '-h', [CompletionResultType]::ParameterName, 'Print help')
+            [CompletionResult]::new('--help', '--help', [CompletionResultType]::ParameterName, 'Print help')
             [CompletionResult]::new('-V', '-V ', [CompletionResultType]::ParameterName, 'Print version')
             [CompletionResult]::new('--version', '--version', [CompletionResultType]::ParameterName, 'Print version')
             break
         }
         'kimiq;send' {
-            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host; each has its own runs, totals and port')
+            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host, the process that a command is about')
             [CompletionResult]::new('--set', '--set', [CompletionResultType]::ParameterName, 'Give one setting, such as limits.window=60; repeat for more')
             [CompletionResult]::new('--no-enter', '--no-enter', [CompletionResultType]::ParameterName, 'Do not press Enter')
-            [CompletionResult]::new('-h', '-h', [CompletionResultType]::ParameterName, 'Print help (see more with ''--help'')')
-            [CompletionResult]::new('--help', '--help', [CompletionResultType]::ParameterName, 'Print help (see more with ''--help'')')
+            [CompletionResult]::new('-h', '-h', [CompletionResultType]::ParameterName, 'Print help')
+            [CompletionResult]::new('--help', '--help', [CompletionResultType]::ParameterName, 'Print help')
             [CompletionResult]::new('-V', '-V ', [CompletionResultType]::ParameterName, 'Print version')
             [CompletionResult]::new('--version', '--version', [CompletionResultType]::ParameterName, 'Print version')
             break
         }
         'kimiq;snapshot' {
-            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host; each has its own runs, totals and port')
+            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host, the process that a command is about')
             [CompletionResult]::new('--set', '--set', [CompletionResultType]::ParameterName, 'Give one setting, such as limits.window=60; repeat for more')
             [CompletionResult]::new('--json', '--json', [CompletionResultType]::ParameterName, 'Print JSON')
-            [CompletionResult]::new('-h', '-h', [CompletionResultType]::ParameterName, 'Print help (see more with ''--help'')')
-            [CompletionResult]::new('--help', '--help', [CompletionResultType]::ParameterName, 'Print help (see more with ''--help'')')
+            [CompletionResult]::new('-h', '-h', [CompletionResultType]::ParameterName, 'Print help')
+            [CompletionResult]::new('--help', '--help', [CompletionResultType]::ParameterName, 'Print help')
             [CompletionResult]::new('-V', '-V ', [CompletionResultType]::ParameterName, 'Print version')
             [CompletionResult]::new('--version', '--version', [CompletionResultType]::ParameterName, 'Print version')
             break
         }
         'kimiq;usage' {
-            [CompletionResult]::new('--days', '--days', [CompletionResultType]::ParameterName, 'Today and so many days before it')
+            [CompletionResult]::new('--days', '--days', [CompletionResultType]::ParameterName, 'Days to show, today included')
             [CompletionResult]::new('--by', '--by', [CompletionResultType]::ParameterName, 'How to split the totals')
-            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host; each has its own runs, totals and port')
+            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host, the process that a command is about')
             [CompletionResult]::new('--set', '--set', [CompletionResultType]::ParameterName, 'Give one setting, such as limits.window=60; repeat for more')
             [CompletionResult]::new('--json', '--json', [CompletionResultType]::ParameterName, 'Print JSON')
             [CompletionResult]::new('--watch', '--watch', [CompletionResultType]::ParameterName, 'Print again each time something changed, until interrupted')
@@ -125,41 +125,41 @@ Register-ArgumentCompleter -Native -CommandName 'kimiq' -ScriptBlock {
             break
         }
         'kimiq;health' {
-            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host; each has its own runs, totals and port')
+            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host, the process that a command is about')
             [CompletionResult]::new('--set', '--set', [CompletionResultType]::ParameterName, 'Give one setting, such as limits.window=60; repeat for more')
             [CompletionResult]::new('--json', '--json', [CompletionResultType]::ParameterName, 'Print JSON')
-            [CompletionResult]::new('-h', '-h', [CompletionResultType]::ParameterName, 'Print help (see more with ''--help'')')
-            [CompletionResult]::new('--help', '--help', [CompletionResultType]::ParameterName, 'Print help (see more with ''--help'')')
+            [CompletionResult]::new('-h', '-h', [CompletionResultType]::ParameterName, 'Print help')
+            [CompletionResult]::new('--help', '--help', [CompletionResultType]::ParameterName, 'Print help')
             [CompletionResult]::new('-V', '-V ', [CompletionResultType]::ParameterName, 'Print version')
             [CompletionResult]::new('--version', '--version', [CompletionResultType]::ParameterName, 'Print version')
             break
         }
         'kimiq;why' {
-            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host; each has its own runs, totals and port')
+            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host, the process that a command is about')
             [CompletionResult]::new('--set', '--set', [CompletionResultType]::ParameterName, 'Give one setting, such as limits.window=60; repeat for more')
             [CompletionResult]::new('--json', '--json', [CompletionResultType]::ParameterName, 'Print JSON')
-            [CompletionResult]::new('-h', '-h', [CompletionResultType]::ParameterName, 'Print help (see more with ''--help'')')
-            [CompletionResult]::new('--help', '--help', [CompletionResultType]::ParameterName, 'Print help (see more with ''--help'')')
+            [CompletionResult]::new('-h', '-h', [CompletionResultType]::ParameterName, 'Print help')
+            [CompletionResult]::new('--help', '--help', [CompletionResultType]::ParameterName, 'Print help')
             [CompletionResult]::new('-V', '-V ', [CompletionResultType]::ParameterName, 'Print version')
             [CompletionResult]::new('--version', '--version', [CompletionResultType]::ParameterName, 'Print version')
             break
         }
         'kimiq;stop' {
-            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host; each has its own runs, totals and port')
+            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host, the process that a command is about')
             [CompletionResult]::new('--set', '--set', [CompletionResultType]::ParameterName, 'Give one setting, such as limits.window=60; repeat for more')
             [CompletionResult]::new('--now', '--now', [CompletionResultType]::ParameterName, 'Do not wait for running requests and polite exits')
-            [CompletionResult]::new('-h', '-h', [CompletionResultType]::ParameterName, 'Print help (see more with ''--help'')')
-            [CompletionResult]::new('--help', '--help', [CompletionResultType]::ParameterName, 'Print help (see more with ''--help'')')
+            [CompletionResult]::new('-h', '-h', [CompletionResultType]::ParameterName, 'Print help')
+            [CompletionResult]::new('--help', '--help', [CompletionResultType]::ParameterName, 'Print help')
             [CompletionResult]::new('-V', '-V ', [CompletionResultType]::ParameterName, 'Print version')
             [CompletionResult]::new('--version', '--version', [CompletionResultType]::ParameterName, 'Print version')
             break
         }
         'kimiq;restore' {
-            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host; each has its own runs, totals and port')
+            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host, the process that a command is about')
             [CompletionResult]::new('--set', '--set', [CompletionResultType]::ParameterName, 'Give one setting, such as limits.window=60; repeat for more')
             [CompletionResult]::new('--json', '--json', [CompletionResultType]::ParameterName, 'Print JSON')
-            [CompletionResult]::new('-h', '-h', [CompletionResultType]::ParameterName, 'Print help (see more with ''--help'')')
-            [CompletionResult]::new('--help', '--help', [CompletionResultType]::ParameterName, 'Print help (see more with ''--help'')')
+            [CompletionResult]::new('-h', '-h', [CompletionResultType]::ParameterName, 'Print help')
+            [CompletionResult]::new('--help', '--help', [CompletionResultType]::ParameterName, 'Print help')
             [CompletionResult]::new('-V', '-V ', [CompletionResultType]::ParameterName, 'Print version')
             [CompletionResult]::new('--version', '--version', [CompletionResultType]::ParameterName, 'Print version')
             break
@@ -167,10 +167,10 @@ Register-ArgumentCompleter -Native -CommandName 'kimiq' -ScriptBlock {
         'kimiq;proxy' {
             [CompletionResult]::new('--port', '--port', [CompletionResultType]::ParameterName, 'Port on 127.0.0.1; 0 takes a free one [default: setting proxy.port, 8787]')
             [CompletionResult]::new('--upstream', '--upstream', [CompletionResultType]::ParameterName, 'Address that the request''s path is appended to [default: setting proxy.upstream]')
-            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host; each has its own runs, totals and port')
+            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host, the process that a command is about')
             [CompletionResult]::new('--set', '--set', [CompletionResultType]::ParameterName, 'Give one setting, such as limits.window=60; repeat for more')
-            [CompletionResult]::new('-h', '-h', [CompletionResultType]::ParameterName, 'Print help (see more with ''--help'')')
-            [CompletionResult]::new('--help', '--help', [CompletionResultType]::ParameterName, 'Print help (see more with ''--help'')')
+            [CompletionResult]::new('-h', '-h', [CompletionResultType]::ParameterName, 'Print help')
+            [CompletionResult]::new('--help', '--help', [CompletionResultType]::ParameterName, 'Print help')
             [CompletionResult]::new('-V', '-V ', [CompletionResultType]::ParameterName, 'Print version')
             [CompletionResult]::new('--version', '--version', [CompletionResultType]::ParameterName, 'Print version')
             break
@@ -183,19 +183,19 @@ Register-ArgumentCompleter -Native -CommandName 'kimiq' -ScriptBlock {
             [CompletionResult]::new('--fault', '--fault', [CompletionResultType]::ParameterName, 'A fault with its probability, such as cut=0.1; repeat for more')
             [CompletionResult]::new('--header-unit', '--header-unit', [CompletionResultType]::ParameterName, 'Unit of the limit headers: minute or second')
             [CompletionResult]::new('--truth', '--truth', [CompletionResultType]::ParameterName, 'File that gets one JSON line per request')
-            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host; each has its own runs, totals and port')
+            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host, the process that a command is about')
             [CompletionResult]::new('--set', '--set', [CompletionResultType]::ParameterName, 'Give one setting, such as limits.window=60; repeat for more')
-            [CompletionResult]::new('-h', '-h', [CompletionResultType]::ParameterName, 'Print help (see more with ''--help'')')
-            [CompletionResult]::new('--help', '--help', [CompletionResultType]::ParameterName, 'Print help (see more with ''--help'')')
+            [CompletionResult]::new('-h', '-h', [CompletionResultType]::ParameterName, 'Print help')
+            [CompletionResult]::new('--help', '--help', [CompletionResultType]::ParameterName, 'Print help')
             [CompletionResult]::new('-V', '-V ', [CompletionResultType]::ParameterName, 'Print version')
             [CompletionResult]::new('--version', '--version', [CompletionResultType]::ParameterName, 'Print version')
             break
         }
         'kimiq;config' {
-            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host; each has its own runs, totals and port')
+            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host, the process that a command is about')
             [CompletionResult]::new('--set', '--set', [CompletionResultType]::ParameterName, 'Give one setting, such as limits.window=60; repeat for more')
-            [CompletionResult]::new('-h', '-h', [CompletionResultType]::ParameterName, 'Print help (see more with ''--help'')')
-            [CompletionResult]::new('--help', '--help', [CompletionResultType]::ParameterName, 'Print help (see more with ''--help'')')
+            [CompletionResult]::new('-h', '-h', [CompletionResultType]::ParameterName, 'Print help')
+            [CompletionResult]::new('--help', '--help', [CompletionResultType]::ParameterName, 'Print help')
             [CompletionResult]::new('-V', '-V ', [CompletionResultType]::ParameterName, 'Print version')
             [CompletionResult]::new('--version', '--version', [CompletionResultType]::ParameterName, 'Print version')
             [CompletionResult]::new('show', 'show', [CompletionResultType]::ParameterValue, 'Every setting, its value, and where it came from')
@@ -204,69 +204,69 @@ Register-ArgumentCompleter -Native -CommandName 'kimiq' -ScriptBlock {
             break
         }
         'kimiq;config;show' {
-            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host; each has its own runs, totals and port')
+            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host, the process that a command is about')
             [CompletionResult]::new('--set', '--set', [CompletionResultType]::ParameterName, 'Give one setting, such as limits.window=60; repeat for more')
             [CompletionResult]::new('--json', '--json', [CompletionResultType]::ParameterName, 'Print JSON')
             [CompletionResult]::new('--defaults', '--defaults', [CompletionResultType]::ParameterName, 'Print the documented defaults, to start your own file from')
-            [CompletionResult]::new('-h', '-h', [CompletionResultType]::ParameterName, 'Print help (see more with ''--help'')')
-            [CompletionResult]::new('--help', '--help', [CompletionResultType]::ParameterName, 'Print help (see more with ''--help'')')
+            [CompletionResult]::new('-h', '-h', [CompletionResultType]::ParameterName, 'Print help')
+            [CompletionResult]::new('--help', '--help', [CompletionResultType]::ParameterName, 'Print help')
             [CompletionResult]::new('-V', '-V ', [CompletionResultType]::ParameterName, 'Print version')
             [CompletionResult]::new('--version', '--version', [CompletionResultType]::ParameterName, 'Print version')
             break
         }
         'kimiq;config;path' {
-            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host; each has its own runs, totals and port')
+            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host, the process that a command is about')
             [CompletionResult]::new('--set', '--set', [CompletionResultType]::ParameterName, 'Give one setting, such as limits.window=60; repeat for more')
             [CompletionResult]::new('--json', '--json', [CompletionResultType]::ParameterName, 'Print JSON')
-            [CompletionResult]::new('-h', '-h', [CompletionResultType]::ParameterName, 'Print help (see more with ''--help'')')
-            [CompletionResult]::new('--help', '--help', [CompletionResultType]::ParameterName, 'Print help (see more with ''--help'')')
+            [CompletionResult]::new('-h', '-h', [CompletionResultType]::ParameterName, 'Print help')
+            [CompletionResult]::new('--help', '--help', [CompletionResultType]::ParameterName, 'Print help')
             [CompletionResult]::new('-V', '-V ', [CompletionResultType]::ParameterName, 'Print version')
             [CompletionResult]::new('--version', '--version', [CompletionResultType]::ParameterName, 'Print version')
             break
         }
         'kimiq;config;check' {
-            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host; each has its own runs, totals and port')
+            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host, the process that a command is about')
             [CompletionResult]::new('--set', '--set', [CompletionResultType]::ParameterName, 'Give one setting, such as limits.window=60; repeat for more')
             [CompletionResult]::new('--json', '--json', [CompletionResultType]::ParameterName, 'Print JSON')
-            [CompletionResult]::new('-h', '-h', [CompletionResultType]::ParameterName, 'Print help (see more with ''--help'')')
-            [CompletionResult]::new('--help', '--help', [CompletionResultType]::ParameterName, 'Print help (see more with ''--help'')')
+            [CompletionResult]::new('-h', '-h', [CompletionResultType]::ParameterName, 'Print help')
+            [CompletionResult]::new('--help', '--help', [CompletionResultType]::ParameterName, 'Print help')
             [CompletionResult]::new('-V', '-V ', [CompletionResultType]::ParameterName, 'Print version')
             [CompletionResult]::new('--version', '--version', [CompletionResultType]::ParameterName, 'Print version')
             break
         }
         'kimiq;doctor' {
-            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host; each has its own runs, totals and port')
+            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host, the process that a command is about')
             [CompletionResult]::new('--set', '--set', [CompletionResultType]::ParameterName, 'Give one setting, such as limits.window=60; repeat for more')
             [CompletionResult]::new('--json', '--json', [CompletionResultType]::ParameterName, 'Print JSON')
-            [CompletionResult]::new('-h', '-h', [CompletionResultType]::ParameterName, 'Print help (see more with ''--help'')')
-            [CompletionResult]::new('--help', '--help', [CompletionResultType]::ParameterName, 'Print help (see more with ''--help'')')
+            [CompletionResult]::new('-h', '-h', [CompletionResultType]::ParameterName, 'Print help')
+            [CompletionResult]::new('--help', '--help', [CompletionResultType]::ParameterName, 'Print help')
             [CompletionResult]::new('-V', '-V ', [CompletionResultType]::ParameterName, 'Print version')
             [CompletionResult]::new('--version', '--version', [CompletionResultType]::ParameterName, 'Print version')
             break
         }
         'kimiq;client' {
-            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host; each has its own runs, totals and port')
+            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host, the process that a command is about')
             [CompletionResult]::new('--set', '--set', [CompletionResultType]::ParameterName, 'Give one setting, such as limits.window=60; repeat for more')
-            [CompletionResult]::new('-h', '-h', [CompletionResultType]::ParameterName, 'Print help (see more with ''--help'')')
-            [CompletionResult]::new('--help', '--help', [CompletionResultType]::ParameterName, 'Print help (see more with ''--help'')')
+            [CompletionResult]::new('-h', '-h', [CompletionResultType]::ParameterName, 'Print help')
+            [CompletionResult]::new('--help', '--help', [CompletionResultType]::ParameterName, 'Print help')
             [CompletionResult]::new('-V', '-V ', [CompletionResultType]::ParameterName, 'Print version')
             [CompletionResult]::new('--version', '--version', [CompletionResultType]::ParameterName, 'Print version')
             [CompletionResult]::new('install', 'install', [CompletionResultType]::ParameterValue, 'Install Kimi Code and the node it needs into kimiq''s own data folder')
             break
         }
         'kimiq;client;install' {
-            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host; each has its own runs, totals and port')
+            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host, the process that a command is about')
             [CompletionResult]::new('--set', '--set', [CompletionResultType]::ParameterName, 'Give one setting, such as limits.window=60; repeat for more')
             [CompletionResult]::new('-y', '-y', [CompletionResultType]::ParameterName, 'Do not ask')
             [CompletionResult]::new('--yes', '--yes', [CompletionResultType]::ParameterName, 'Do not ask')
-            [CompletionResult]::new('-h', '-h', [CompletionResultType]::ParameterName, 'Print help (see more with ''--help'')')
-            [CompletionResult]::new('--help', '--help', [CompletionResultType]::ParameterName, 'Print help (see more with ''--help'')')
+            [CompletionResult]::new('-h', '-h', [CompletionResultType]::ParameterName, 'Print help')
+            [CompletionResult]::new('--help', '--help', [CompletionResultType]::ParameterName, 'Print help')
             [CompletionResult]::new('-V', '-V ', [CompletionResultType]::ParameterName, 'Print version')
             [CompletionResult]::new('--version', '--version', [CompletionResultType]::ParameterName, 'Print version')
             break
         }
         'kimiq;completions' {
-            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host; each has its own runs, totals and port')
+            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host, the process that a command is about')
             [CompletionResult]::new('--set', '--set', [CompletionResultType]::ParameterName, 'Give one setting, such as limits.window=60; repeat for more')
             [CompletionResult]::new('-h', '-h', [CompletionResultType]::ParameterName, 'Print help (see more with ''--help'')')
             [CompletionResult]::new('--help', '--help', [CompletionResultType]::ParameterName, 'Print help (see more with ''--help'')')
@@ -275,29 +275,29 @@ Register-ArgumentCompleter -Native -CommandName 'kimiq' -ScriptBlock {
             break
         }
         'kimiq;host' {
-            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host; each has its own runs, totals and port')
+            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host, the process that a command is about')
             [CompletionResult]::new('--set', '--set', [CompletionResultType]::ParameterName, 'Give one setting, such as limits.window=60; repeat for more')
             [CompletionResult]::new('--demo', '--demo', [CompletionResultType]::ParameterName, 'Use the simulated upstream')
-            [CompletionResult]::new('-h', '-h', [CompletionResultType]::ParameterName, 'Print help (see more with ''--help'')')
-            [CompletionResult]::new('--help', '--help', [CompletionResultType]::ParameterName, 'Print help (see more with ''--help'')')
+            [CompletionResult]::new('-h', '-h', [CompletionResultType]::ParameterName, 'Print help')
+            [CompletionResult]::new('--help', '--help', [CompletionResultType]::ParameterName, 'Print help')
             [CompletionResult]::new('-V', '-V ', [CompletionResultType]::ParameterName, 'Print version')
             [CompletionResult]::new('--version', '--version', [CompletionResultType]::ParameterName, 'Print version')
             break
         }
         'kimiq;status-line' {
-            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host; each has its own runs, totals and port')
+            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host, the process that a command is about')
             [CompletionResult]::new('--set', '--set', [CompletionResultType]::ParameterName, 'Give one setting, such as limits.window=60; repeat for more')
-            [CompletionResult]::new('-h', '-h', [CompletionResultType]::ParameterName, 'Print help (see more with ''--help'')')
-            [CompletionResult]::new('--help', '--help', [CompletionResultType]::ParameterName, 'Print help (see more with ''--help'')')
+            [CompletionResult]::new('-h', '-h', [CompletionResultType]::ParameterName, 'Print help')
+            [CompletionResult]::new('--help', '--help', [CompletionResultType]::ParameterName, 'Print help')
             [CompletionResult]::new('-V', '-V ', [CompletionResultType]::ParameterName, 'Print version')
             [CompletionResult]::new('--version', '--version', [CompletionResultType]::ParameterName, 'Print version')
             break
         }
         'kimiq;man' {
-            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host; each has its own runs, totals and port')
+            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host, the process that a command is about')
             [CompletionResult]::new('--set', '--set', [CompletionResultType]::ParameterName, 'Give one setting, such as limits.window=60; repeat for more')
-            [CompletionResult]::new('-h', '-h', [CompletionResultType]::ParameterName, 'Print help (see more with ''--help'')')
-            [CompletionResult]::new('--help', '--help', [CompletionResultType]::ParameterName, 'Print help (see more with ''--help'')')
+            [CompletionResult]::new('-h', '-h', [CompletionResultType]::ParameterName, 'Print help')
+            [CompletionResult]::new('--help', '--help', [CompletionResultType]::ParameterName, 'Print help')
             [CompletionResult]::new('-V', '-V ', [CompletionResultType]::ParameterName, 'Print version')
             [CompletionResult]::new('--version', '--version', [CompletionResultType]::ParameterName, 'Print version')
             break

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
+use std::process::Command;
 
 use clap_complete::Shell;
 
@@ -31,10 +32,25 @@ fn completions_are_fresh() {
 #[test]
 fn man_pages_are_fresh() {
     let folder = scratch("man");
-    clap_mangen::generate_to(kimiq::cli::command(), &folder).unwrap();
+    let made = Command::new(env!("CARGO_BIN_EXE_kimiq"))
+        .arg("man")
+        .arg(&folder)
+        .env("KIMIQ_HOME", &folder)
+        .status()
+        .unwrap();
+    assert!(made.success());
     let made = read(&folder);
     fs::remove_dir_all(folder).unwrap();
     assert!(made.contains_key("kimiq-run.1"));
+    for (name, page) in &made {
+        let page = String::from_utf8_lossy(page);
+        assert!(page.contains("\"kimiq "), "{name} names another program");
+        let blank = page
+            .lines()
+            .zip(page.lines().skip(1))
+            .find(|(option, told)| option.starts_with("\\fB\\-\\-") && told.is_empty());
+        assert_eq!(blank, None, "{name}: an option without a word about it");
+    }
     compare("man", &made);
 }
 

@@ -3,7 +3,39 @@
 
 mod sandbox;
 
+use std::io::BufRead;
+use std::process::Child;
+use std::process::Stdio;
+use std::time::Duration;
+
 use sandbox::Sandbox;
+
+/// A command that goes on until the test ends it.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+/// Lines up to the first with these words.
+fn lines_up_to(from: impl std::io::Read + Send + 'static, words: &'static str) -> Vec<String> {
+    let found = sandbox::within(Duration::from_mins(1), move || {
+        let mut read = Vec::new();
+        for line in std::io::BufReader::new(from).lines() {
+            read.push(line.unwrap());
+            if read.last().unwrap().contains(words) {
+                break;
+            }
+        }
+        read
+    })
+    .unwrap();
+    assert!(found.last().unwrap().contains(words), "{found:?}");
+    found
+}
 
 #[track_caller]
 fn check(args: &[&str], code: i32, said: &str) {
@@ -67,6 +99,56 @@ fn verbs_without_a_host_are_calm() {
     check(&["config", "check"], 0, "sound");
     check(&["--version"], 0, "kimiq 0.");
     check(&["--help"], 0, "Exit codes");
+}
+
+#[test]
+fn a_watch_without_a_host_follows_the_file() {
+    use kimiq::usage::Account;
+    use kimiq::usage::Ledger;
+    let sandbox = Sandbox::new();
+    let file = sandbox.home.join("usage.json");
+    let mut command = sandbox.command(&["usage", "--watch"]);
+    command
+        .env("KIMIQ_LIMITS_USAGE_STATE", &file)
+        .env("KIMIQ_LIMITS_TIME_ZONE", "UTC")
+        .stdout(Stdio::piped());
+    let mut running = Running(command.spawn().unwrap());
+    let mut out = std::io::BufReader::new(running.0.stdout.take().unwrap());
+    let mut first = String::new();
+    out.read_line(&mut first).unwrap();
+    assert!(first.contains(" 0 of 200,000,000 tokens"), "{first}");
+    let ledger = Ledger::open(file, chrono_tz::Tz::UTC, kimiq::clock::wall).unwrap();
+    let account = Account {
+        model: "k2".into(),
+        terminal: "1".into(),
+        source: "run".into(),
+    };
+    let tokens = kimiq::usage::Tokens {
+        prompt: 5,
+        ..kimiq::usage::Tokens::default()
+    };
+    ledger.add(account, tokens);
+    ledger.flush().unwrap();
+    lines_up_to(out, " 5 of 200,000,000 tokens");
+}
+
+#[test]
+fn a_proxy_that_spends_its_own_key_says_so() {
+    let sandbox = Sandbox::new();
+    kimiq::fsx::write_atomic(
+        &sandbox.home.join("config.toml"),
+        b"[keys]\n\"127.0.0.1\" = \"env:KEY\"\n",
+        0o600,
+    )
+    .unwrap();
+    let mut command =
+        sandbox.command(&["proxy", "--port", "0", "--upstream", "http://127.0.0.1:9"]);
+    command.env("KEY", "k").stderr(Stdio::piped());
+    let mut running = Running(command.spawn().unwrap());
+    lines_up_to(
+        running.0.stderr.take().unwrap(),
+        "every user of this machine",
+    );
 }
 
 #[test]
@@ -141,7 +223,6 @@ fn completions_are_those_of_the_repository() {
 
 #[test]
 fn a_reader_that_goes_away_is_no_failure() {
-    use std::process::Stdio;
     let sandbox = Sandbox::new();
     let mut child = sandbox
         .command(&["completions", "zsh"])
@@ -165,6 +246,11 @@ fn the_footer_line_falls_back_at_once_without_a_host() {
 
 #[test]
 fn the_doctor_names_the_fix() {
+    check(
+        &["doctor", "--set", "limits.window=long"],
+        5,
+        "bad settings",
+    );
     let sandbox = Sandbox::new();
     let ran = sandbox.run(&["doctor"]);
     assert_eq!(ran.code, 5, "{ran:?}");

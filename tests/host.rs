@@ -226,6 +226,7 @@ fn a_foreground_run_ends_with_its_window() {
     let listed = sandbox.json(&["ps", "--json"]);
     assert_eq!(terminals(&listed).len(), 1);
     window.keys(b"\x02d");
+    window.shows("ends with its window");
     assert_eq!(window.ends(), 0);
     assert!(window.is_given_back());
     assert_eq!(processes_of(&sandbox.home), Vec::<u64>::new());

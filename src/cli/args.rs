@@ -47,16 +47,11 @@ pub(crate) struct Cli {
 /// Flags of every verb.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Common {
-    /// Name of the host; each has its own runs, totals and port
-    #[arg(long, global = true, value_name = "NAME", hide_short_help = true)]
+    /// Name of the host, the process that a command is about
+    #[arg(long, global = true, value_name = "NAME")]
     pub(crate) host: Option<String>,
     /// Give one setting, such as limits.window=60; repeat for more
-    #[arg(
-        long = "set",
-        global = true,
-        value_name = "KEY=VALUE",
-        hide_short_help = true
-    )]
+    #[arg(long = "set", global = true, value_name = "KEY=VALUE")]
     pub(crate) settings: Vec<String>,
 }
 
@@ -78,7 +73,7 @@ pub(crate) enum Verb {
     Health(Listing),
     /// Tell why terminals wait, and until when
     Why(Why),
-    /// End a run or the host
+    /// End a run, or everything
     Stop(Stop),
     /// Put back a configuration that a killed host left edited
     Restore(Restore),
@@ -198,7 +193,7 @@ pub(crate) enum By {
 
 #[derive(Args, Debug)]
 pub(crate) struct Usage {
-    /// Today and so many days before it
+    /// Days to show, today included
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=3660))]
     pub(crate) days: u16,
     /// How to split the totals
@@ -224,7 +219,7 @@ pub(crate) struct Why {
 
 #[derive(Args, Debug)]
 pub(crate) struct Stop {
-    /// The run; without it, all runs and the host
+    /// The run; without it everything ends: all runs and all hosts, demos and `kimiq proxy` included (--host names one)
     #[arg(value_name = "RUN")]
     pub(crate) run: Option<String>,
     /// Do not wait for running requests and polite exits
@@ -261,8 +256,8 @@ pub(crate) struct Simulate {
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) seed: u64,
     /// Tokens per minute that pools start with: prompt,uncached,generated
-    #[arg(long, value_name = "P,U,G", value_delimiter = ',', num_args = 3)]
-    pub(crate) limits: Vec<u64>,
+    #[arg(long, value_name = "P,U,G", value_parser = three_limits)]
+    pub(crate) limits: Option<[u64; 3]>,
     /// A fault with its probability, such as cut=0.1; repeat for more
     #[arg(long = "fault", value_name = "NAME=P")]
     pub(crate) faults: Vec<String>,
@@ -357,6 +352,16 @@ pub(crate) struct Man {
     pub(crate) folder: PathBuf,
 }
 
+fn three_limits(given: &str) -> Result<[u64; 3], String> {
+    let numbers: Result<Vec<u64>, _> = given.split(',').map(|one| one.trim().parse()).collect();
+    numbers
+        .ok()
+        .and_then(|numbers| numbers.try_into().ok())
+        .ok_or_else(|| {
+            "three whole numbers with commas between, such as 40000,25000,500".to_owned()
+        })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -378,6 +383,22 @@ mod tests {
         assert_eq!(run.terminals, Some(6));
         assert_eq!(run.args, ["--yolo", "-n"]);
         assert_eq!(cli.common.settings, ["a=b"]);
+    }
+
+    #[test]
+    fn limits_are_three_numbers() {
+        let parsed = |given| Cli::try_parse_from(["kimiq", "simulate", "--limits", given]);
+        let Ok(Cli {
+            verb: Verb::Simulate(simulate),
+            ..
+        }) = parsed("40000,25000,500")
+        else {
+            panic!("not taken")
+        };
+        assert_eq!(simulate.limits, Some([40_000, 25_000, 500]));
+        for given in ["1,2", "1,2,3,4", "a,b,c", ""] {
+            assert!(parsed(given).is_err(), "{given}");
+        }
     }
 
     #[test]

@@ -39,8 +39,7 @@ pub(crate) fn make_sure(context: &Context, settings: &Resolved, yes: bool) -> Ou
     match found {
         Ok(_) => Ok(()),
         Err(error @ (FindError::None | FindError::Refused { .. })) => {
-            context.output.note(error.to_string());
-            if yes || output::ask(&question(context)) {
+            if yes || output::ask(&format!("{error}. {}", question(context))) {
                 return install(context);
             }
             Err(Failure::from_error(Kind::Client, &error).hint(error.hint()))

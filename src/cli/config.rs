@@ -100,13 +100,7 @@ fn path(context: &Context, json: bool) -> Outcome {
 }
 
 fn check(context: &Context, json: bool) -> Outcome {
-    let flags: Vec<_> = context
-        .common
-        .settings
-        .iter()
-        .map(|pair| ("--set".to_owned(), pair.clone()))
-        .collect();
-    let resolved = config::resolve(&context.paths, &context.env, &flags);
+    let resolved = config::resolve(&context.paths, &context.env, &context.layers(&[]));
     if json {
         let (warnings, failure) = match resolved {
             Ok(settings) => (

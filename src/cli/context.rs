@@ -50,6 +50,15 @@ impl Context {
 
     /// All settings, `--set` and then `flags` on top; what is odd about them is told. A flag is its name and the pair.
     pub(crate) fn settings(&self, flags: &[(&str, String)]) -> Result<Resolved, Failure> {
+        let settings = config::resolve(&self.paths, &self.env, &self.layers(flags))?;
+        for warning in settings.warnings() {
+            self.output.warn(warning.to_string());
+        }
+        Ok(settings)
+    }
+
+    /// What the command line sets: `--set`, then these flags of the verb.
+    pub(crate) fn layers(&self, flags: &[(&str, String)]) -> Vec<(String, String)> {
         let given = self
             .common
             .settings
@@ -58,12 +67,7 @@ impl Context {
         let named = flags
             .iter()
             .map(|(flag, pair)| ((*flag).to_owned(), pair.clone()));
-        let layers: Vec<_> = given.chain(named).collect();
-        let settings = config::resolve(&self.paths, &self.env, &layers)?;
-        for warning in settings.warnings() {
-            self.output.warn(warning.to_string());
-        }
-        Ok(settings)
+        given.chain(named).collect()
     }
 
     /// A host by the name that was given, or the usual one.
@@ -79,14 +83,6 @@ impl Context {
             paths: self.paths.clone(),
             settings,
             env: self.env.clone(),
-        }
-    }
-
-    /// As [`Self::hosts`], where a host that does not run is no failure.
-    pub(crate) fn hosts_or_none(&self) -> Result<Vec<Client>, Failure> {
-        match self.hosts() {
-            Err(failure) if failure.kind() == Kind::NotRunning => Ok(Vec::new()),
-            other => other,
         }
     }
 

@@ -10,6 +10,7 @@ use crate::cli::failure::Failure;
 use crate::cli::failure::Kind;
 use crate::cli::failure::Outcome;
 use crate::cli::output::Look;
+use crate::cli::output::counted;
 use crate::config;
 use crate::instance;
 use crate::kimi;
@@ -78,9 +79,15 @@ pub(crate) fn run(context: &Context, args: Listing) -> Outcome {
 
 fn settings(context: &Context) -> Finding {
     let what = "settings";
-    match config::resolve(&context.paths, &context.env, &[]) {
+    match config::resolve(&context.paths, &context.env, &context.layers(&[])) {
         Ok(settings) if settings.warnings().is_empty() => {
-            Finding::good(what, context.paths.config_file.display().to_string())
+            let file = &context.paths.config_file;
+            let found = if file.exists() {
+                file.display().to_string()
+            } else {
+                format!("the defaults; {} does not exist", file.display())
+            };
+            Finding::good(what, found)
         }
         Ok(settings) => {
             let told: Vec<_> = settings
@@ -137,7 +144,7 @@ fn terminals() -> Finding {
 
 fn the_client(context: &Context) -> Finding {
     let what = "client";
-    let Ok(settings) = config::resolve(&context.paths, &context.env, &[]) else {
+    let Ok(settings) = config::resolve(&context.paths, &context.env, &context.layers(&[])) else {
         return Finding::bad(what, "not looked for", "correct the settings first");
     };
     let env = client::environment(context);
@@ -181,8 +188,9 @@ fn host(context: &Context) -> Finding {
                 return Err(Failure::new(Kind::Unwell, text));
             }
             told.push(format!(
-                "`{}` is well, {} terminals",
-                health.host, health.terminals
+                "`{}` is well, {}",
+                health.host,
+                counted(health.terminals, "terminal")
             ));
         }
         Ok(told)

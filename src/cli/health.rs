@@ -8,6 +8,7 @@ use crate::cli::failure::Kind;
 use crate::cli::failure::Outcome;
 use crate::cli::output::Look;
 use crate::cli::output::Output;
+use crate::cli::output::counted;
 use crate::cli::output::grouped;
 use crate::control::HealthReport;
 use crate::control::PoolInfo;
@@ -37,9 +38,9 @@ fn show(output: Output, health: &HealthReport) -> Outcome {
         health.host, health.state, health.pid, health.port, health.version, health.started,
     ))?;
     output.line(format!(
-        "{} runs, {} terminals, {} waiting{}",
-        health.runs,
-        health.terminals,
+        "{}, {}, {} waiting{}",
+        counted(health.runs, "run"),
+        counted(health.terminals, "terminal"),
         health.queue,
         if health.queue > 0 {
             format!(", the longest for {:.0} s", health.longest_wait)
@@ -87,6 +88,10 @@ pub(crate) fn budgets(output: Output, pools: &[PoolInfo]) -> Outcome {
             ]);
         }
     }
-    output.table(&["POOL", "BUDGET", "USED", "USABLE", ""], &[2, 3, 4], &rows)?;
+    output.table(
+        &["POOL", "BUDGET", "USED", "USABLE", "FULL"],
+        &[2, 3, 4],
+        &rows,
+    )?;
     Ok(())
 }

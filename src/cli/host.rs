@@ -9,6 +9,7 @@ use crate::cli::context::DEFAULT_HOST;
 use crate::cli::failure::Failure;
 use crate::cli::failure::Outcome;
 use crate::config::Resolved;
+use crate::control::Bye;
 use crate::control::Screen;
 use crate::control::StartRun;
 use crate::control::relay;
@@ -80,6 +81,16 @@ pub(crate) fn foreground(
             let screen = Screen::take(instance::leave_sequence())?;
             relay(stream, &hello, screen).await?
         };
+        if let Bye::Detached { run } = &bye {
+            context.output.note(format!(
+                "`{run}` ends with its window; it runs in the foreground"
+            ));
+            let report = host.ended().await;
+            for line in instance::resume_lines(&report.sessions) {
+                context.output.line(line)?;
+            }
+            return Ok(());
+        }
         attach::tell(context, bye)
     })?
 }

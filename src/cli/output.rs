@@ -168,6 +168,12 @@ fn dress(colour: bool, look: Look, text: &str) -> String {
     }
 }
 
+/// `1 run`, `2 runs`.
+pub(crate) fn counted(number: usize, what: &str) -> String {
+    let ending = if number == 1 { "" } else { "s" };
+    format!("{number} {what}{ending}")
+}
+
 /// Cells that a text takes, escape sequences of our own looks not counted.
 fn width(text: &str) -> usize {
     let mut inside = false;

@@ -4,6 +4,7 @@ use crate::cli::args;
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
 use crate::cli::failure::Outcome;
+use crate::config::Resolved;
 use crate::instance;
 use crate::instance::Setup;
 
@@ -21,7 +22,17 @@ pub(crate) fn run(context: &Context, args: args::Proxy) -> Outcome {
         .host
         .clone()
         .unwrap_or_else(|| "proxy".to_owned());
-    if let Some(other) = context.registry.all()?.first() {
+    if let Some(host) = spends_own_key(&settings) {
+        context.output.warn(format!(
+            "requests to {host} get the key of [keys], and the port asks for none: every user of this machine can spend it"
+        ));
+    }
+    if let Some(other) = context
+        .registry
+        .all()?
+        .iter()
+        .find(|other| other.name != name)
+    {
         context.output.note(format!(
             "the host `{}` runs, too; each counts its own requests against the account",
             other.name
@@ -43,4 +54,11 @@ pub(crate) fn run(context: &Context, args: args::Proxy) -> Outcome {
         host.ended().await;
         Ok::<(), Failure>(())
     })?
+}
+
+/// The host of the upstream, if the settings name a key for it.
+fn spends_own_key(settings: &Resolved) -> Option<String> {
+    let address: http::Uri = settings.text("proxy.upstream")?.parse().ok()?;
+    let host = address.authority()?.as_str();
+    settings.key_for(host).map(|_| host.to_owned())
 }

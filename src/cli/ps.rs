@@ -49,6 +49,12 @@ pub(crate) fn run(context: &Context, args: Listing) -> Outcome {
                 .map(move |terminal| row(output, run, terminal))
         })
         .collect();
+    for host in hosts.iter().filter(|host| host.runs.is_empty()) {
+        output.note(format!(
+            "the host `{}` runs without terminals, process {}, port {}",
+            host.host, host.pid, host.port
+        ));
+    }
     if rows.is_empty() {
         output.note("no terminals; `kimiq run` starts some");
         return Ok(());

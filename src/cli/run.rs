@@ -15,6 +15,7 @@ use crate::cli::failure::Failure;
 use crate::cli::failure::Kind;
 use crate::cli::failure::Outcome;
 use crate::cli::host;
+use crate::cli::output::counted;
 use crate::cli::summon::summon;
 use crate::config::Resolved;
 use crate::control::Client;
@@ -66,10 +67,7 @@ pub(crate) fn run(context: &Context, args: args::Run) -> Outcome {
         warn(context, &info);
         if args.detach {
             let run = &info.name;
-            let terminals = match ask.count {
-                1 => "1 terminal",
-                count => &format!("{count} terminals"),
-            };
+            let terminals = counted(usize::from(ask.count), "terminal");
             context.output.note(format!(
                 "`{run}` runs in the background with {terminals}; `kimiq attach {run}` shows it, `kimiq stop {run}` ends it"
             ));

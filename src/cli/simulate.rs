@@ -42,7 +42,7 @@ fn options(args: &args::Simulate) -> Result<Options, Failure> {
         return Err(wrong("--time-scale takes a number above 0".to_owned()));
     }
     options.time_scale = args.time_scale;
-    if let [prompt, uncached, generated] = args.limits[..] {
+    if let Some([prompt, uncached, generated]) = args.limits {
         options.start = Dimensions {
             prompt,
             uncached,

@@ -1,4 +1,4 @@
-//! `kimiq stop`: ends a run or the host, and tells how to go on with each session.
+//! `kimiq stop`: ends a run or every host, and tells how to go on with each session.
 
 use std::time::Duration;
 

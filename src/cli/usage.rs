@@ -6,11 +6,16 @@ use crate::cli::args;
 use crate::cli::args::By;
 use crate::cli::block_on;
 use crate::cli::context::Context;
+use crate::cli::failure::Failure;
+use crate::cli::failure::Kind;
 use crate::cli::failure::Outcome;
 use crate::cli::health::budgets;
 use crate::cli::output::Look;
 use crate::cli::output::Output;
 use crate::cli::output::grouped;
+use crate::config::Resolved;
+use crate::control::Client;
+use crate::control::ControlError;
 use crate::control::UsageBy;
 use crate::control::UsageReport;
 use crate::instance;
@@ -24,21 +29,22 @@ pub(crate) fn run(context: &Context, args: args::Usage) -> Outcome {
         By::Model => UsageBy::Model,
         By::Day => UsageBy::Day,
     };
-    if context.hosts_or_none()?.is_empty() {
-        let setup = context.setup(context.settings(&[])?);
-        let report = instance::usage_at_rest(&setup, args.days, by)?;
-        return show(context.output, &report, args.json);
-    }
+    let mut source = Source {
+        context,
+        days: args.days,
+        by,
+        host: None,
+        settings: None,
+    };
     block_on(async {
-        let host = context.host()?;
-        let mut last = host.usage(args.days, by).await?;
+        let mut last = source.look(false).await?;
         show(context.output, &last, args.json)?;
         if !args.watch {
             return Ok(());
         }
         loop {
             tokio::time::sleep(PACE).await;
-            let next = host.usage(args.days, by).await?;
+            let next = source.look(true).await?;
             if next != last {
                 context.output.line("")?;
                 show(context.output, &next, args.json)?;
@@ -46,6 +52,44 @@ pub(crate) fn run(context: &Context, args: args::Usage) -> Outcome {
             }
         }
     })
+}
+
+/// Where the totals come from: the host while one runs, else the file. Choosing a host and reading the settings may
+/// tell the user something, so that each is kept.
+struct Source<'a> {
+    context: &'a Context,
+    days: u16,
+    by: UsageBy,
+    host: Option<Client>,
+    settings: Option<Resolved>,
+}
+
+impl Source<'_> {
+    /// `again`: a host that has ended since the last look is no failure.
+    async fn look(&mut self, again: bool) -> Result<UsageReport, Failure> {
+        let found = match self.host.take() {
+            Some(host) => Some(host),
+            None => match self.context.host() {
+                Err(failure) if failure.kind() == Kind::NotRunning => None,
+                other => Some(other?),
+            },
+        };
+        if let Some(host) = found {
+            match host.usage(self.days, self.by).await {
+                Err(ControlError::Unreachable { .. }) if again => {}
+                other => {
+                    self.host = Some(host);
+                    return Ok(other?);
+                }
+            }
+        }
+        let settings = match &self.settings {
+            Some(settings) => settings.clone(),
+            None => self.settings.insert(self.context.settings(&[])?).clone(),
+        };
+        let setup = self.context.setup(settings);
+        Ok(instance::usage_at_rest(&setup, self.days, self.by)?)
+    }
 }
 
 fn show(output: Output, report: &UsageReport, json: bool) -> Outcome {

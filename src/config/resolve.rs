@@ -195,6 +195,12 @@ impl Resolved {
         &self.keys
     }
 
+    /// The key for an upstream, by its host with the port or without.
+    pub fn key_for(&self, host: &str) -> Option<&Secret> {
+        let bare = host.rsplit_once(':').map_or(host, |(bare, _)| bare);
+        self.keys.get(host).or_else(|| self.keys.get(bare))
+    }
+
     /// Whether somebody set this, in any layer.
     pub fn is_set(&self, key: &str) -> bool {
         self.rows
@@ -338,6 +344,8 @@ mod tests {
         )
         .unwrap();
         assert_eq!(resolved.keys()["api.x"].reveal(), "sk-1");
+        assert!(resolved.key_for("api.x:8443").is_some());
+        assert!(resolved.key_for("api.y").is_none());
         assert!(!format!("{resolved:?}").contains("sk-1"));
         let error = resolve(&paths, &Environment::default(), &[])
             .unwrap_err()

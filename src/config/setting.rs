@@ -127,6 +127,8 @@ pub const SETTINGS: &[Setting] = &[
     ),
     seed("FIREWORKS_PROXY_PORT", plain("proxy.port", PORT)),
     plain("proxy.upstream", Shape::Url),
+    plain("proxy.largest_body", POSITIVE),
+    plain("proxy.stall", SOME_SECONDS),
     plain("upstream.connection", Shape::Word(&["pooled", "fresh"])),
     plain("upstream.allow_plain", Shape::Switch),
     plain("host.port", PORT),

@@ -85,9 +85,14 @@ pub(crate) fn chars_per_token(settings: &Resolved) -> Option<u64> {
 
 /// The proxy's options.
 pub(crate) fn proxy(settings: &Resolved) -> proxy::Options {
+    let usual = proxy::Options::default();
     proxy::Options {
         max_wait: settings.span("limits.max_wait"),
-        ..proxy::Options::default()
+        largest_body: settings
+            .count("proxy.largest_body")
+            .unwrap_or(usual.largest_body),
+        stall: settings.span("proxy.stall").unwrap_or(usual.stall),
+        ..usual
     }
 }
 
@@ -106,13 +111,7 @@ pub(crate) fn upstream(
     base: &str,
 ) -> Result<Upstream, crate::upstream::AddressError> {
     let upstream = Upstream::parse(name, base, settings.switch("upstream.allow_plain"))?;
-    let host = upstream.host();
-    let bare = host.rsplit_once(':').map_or(host, |(bare, _)| bare);
-    match settings
-        .keys()
-        .get(host)
-        .or_else(|| settings.keys().get(bare))
-    {
+    match settings.key_for(upstream.host()) {
         Some(key) => upstream.with_bearer(key.reveal()),
         None => Ok(upstream),
     }
@@ -167,7 +166,12 @@ mod tests {
         let settings = resolved(&[]);
         assert_eq!(limits(&settings, Tz::UTC), limits::Options::default());
         assert_eq!(chars_per_token(&settings), None);
-        assert_eq!(proxy(&settings).max_wait, None);
+        let made = proxy(&settings);
+        let usual = proxy::Options::default();
+        assert_eq!(
+            (made.max_wait, made.largest_body, made.stall),
+            (usual.max_wait, usual.largest_body, usual.stall)
+        );
         assert!(!connections(&settings).always_fresh);
         let ledger = ledger_file(
             &settings,
@@ -194,6 +198,8 @@ mod tests {
             ("FIREWORKS_PROXY_TIMEZONE", "Asia/Tokyo"),
             ("FIREWORKS_PROXY_USAGE_STATE", "/u.json"),
             ("FIREWORKS_PROXY_PORT", "9000"),
+            ("KIMIQ_PROXY_LARGEST_BODY", "5"),
+            ("KIMIQ_PROXY_STALL", "7.5"),
         ]);
         let zone = zone(&settings);
         assert_eq!(zone, Tz::Asia__Tokyo);
@@ -222,6 +228,11 @@ mod tests {
         assert_eq!(
             proxy(&settings).max_wait,
             Some(std::time::Duration::from_secs(90))
+        );
+        assert_eq!(proxy(&settings).largest_body, 5);
+        assert_eq!(
+            proxy(&settings).stall,
+            std::time::Duration::from_millis(7500)
         );
         let paths = Paths::find(&[("KIMIQ_HOME", "/k")].into_iter().collect()).unwrap();
         assert_eq!(

@@ -160,7 +160,8 @@ pub(super) async fn exchange(
         };
         // What the upstream refused at its door cost nothing there; what it took may have been counted.
         let kept = if taken {
-            permit.failed()
+            let (ticket, _spent) = permit.failed();
+            ticket
         } else {
             permit.refused()
         };

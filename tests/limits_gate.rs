@@ -256,6 +256,20 @@ async fn each_end_returns_what_it_should() {
         assert_eq!(permit.spent(), tokens(300, 7));
     };
     check("dropped while streaming", streaming, 300, 7, 307).await;
+    let failed = |mut permit: Permit| {
+        permit.sent();
+        permit.streamed(7);
+        assert_eq!(permit.failed().1, tokens(300, 7));
+    };
+    check("failed", failed, 300, 7, 307).await;
+    let unsent = |permit: Permit| assert_eq!(permit.failed().1, Tokens::default());
+    check("failed unsent", unsent, 0, 0, 0).await;
+    // It answers before it has read all of the request.
+    let early = |mut permit: Permit| {
+        permit.streamed(7);
+        assert_eq!(permit.spent(), tokens(300, 7));
+    };
+    check("dropped while it answers early", early, 300, 7, 307).await;
     let settled = |mut permit: Permit| {
         permit.streamed(7);
         permit.settle(tokens(280, 30));
@@ -278,6 +292,15 @@ async fn each_end_returns_what_it_should() {
         permit.refused();
     };
     check("refused", refused, 0, 0, 0).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn retries_are_taken_out_of_a_budget() {
+    let gate = open(options());
+    gate.admit(ask(1)).await.unwrap().refused();
+    let granted = (0..100).filter(|_| gate.may_retry("pool")).count();
+    assert_eq!(granted, 10);
+    assert!(gate.may_retry("another"), "pools do not share it");
 }
 
 #[tokio::test(start_paused = true)]

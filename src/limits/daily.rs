@@ -19,12 +19,14 @@ pub(crate) struct Daily {
     used: u64,
     held: u64,
     warned: bool,
+    /// Before this instant no day ends: zones are asked once a day, not at each event.
+    ends: DateTime<Utc>,
 }
 
 impl Daily {
     pub(crate) fn new(zone: Tz, cap: u64, warn_ppm: u32, wall: DateTime<Utc>) -> Self {
         let warn_at = u128::from(cap) * u128::from(warn_ppm) / u128::from(PPM);
-        Self {
+        let mut daily = Self {
             zone,
             cap,
             warn_at: u64::try_from(warn_at).unwrap_or(u64::MAX),
@@ -32,23 +34,31 @@ impl Daily {
             used: 0,
             held: 0,
             warned: false,
-        }
+            ends: wall,
+        };
+        daily.ends = daily.resets_at();
+        daily
     }
 
     /// Begins a new day if one has come. What is held goes along: it will be spent today.
     pub(crate) fn roll(&mut self, wall: DateTime<Utc>) {
+        if wall < self.ends {
+            return;
+        }
         let date = local_date(self.zone, wall);
         if date > self.date {
             self.date = date;
             self.used = 0;
             self.warned = false;
+            self.ends = self.resets_at();
         }
     }
 
-    /// Adds what was counted before this process started.
+    /// Takes over what the ledger counted, with what other processes wrote there. What was settled here is in it, or will
+    /// be soon; so the larger number is the truth.
     pub(crate) fn restore(&mut self, date: NaiveDate, used: u64) {
         if date == self.date {
-            self.used += used;
+            self.used = self.used.max(used);
         }
     }
 
@@ -184,6 +194,11 @@ mod tests {
         daily.settle(30, 30);
         assert!(daily.warn());
         assert!(!daily.warn());
+        // The ledger has not heard of the last request yet; then it has, and of another process's, too.
+        daily.restore("2026-01-01".parse().unwrap(), 50);
+        assert!(daily.fits(20));
+        daily.restore("2026-01-01".parse().unwrap(), 85);
+        assert!(daily.fits(15) && !daily.fits(16));
         // Back over midnight: the later date keeps its count.
         daily.roll(utc("2025-12-31T23:59:00Z"));
         assert!(!daily.fits(21));

@@ -58,20 +58,33 @@ impl Flight {
         self.chunks.push(seq);
     }
 
-    /// What it counts as, given its end.
-    pub(crate) fn cost(&self, ending: Ending) -> Tokens {
-        let estimated = |generated| Tokens {
+    /// What it counts as with its prompt as estimated, and so much output.
+    pub(crate) fn taken(&self, generated: u64) -> Tokens {
+        Tokens {
             prompt: self.estimate[0],
             cached: self.estimate[0] - self.estimate[1],
             generated,
             reasoning: 0,
-        };
+        }
+    }
+
+    /// What it counts as if it were cancelled, with output that was not told yet: who answers has taken the prompt.
+    pub(crate) fn so_far(&self, untold: u64) -> Tokens {
+        if self.sent || untold > 0 {
+            self.taken(self.streamed + untold)
+        } else {
+            Tokens::default()
+        }
+    }
+
+    /// What it counts as, given its end.
+    pub(crate) fn cost(&self, ending: Ending) -> Tokens {
         match ending {
             Ending::Settled(tokens) => tokens,
             // An answer in one piece never streamed; what was reserved is then the best guess.
-            Ending::Unmetered if self.streamed == 0 => estimated(self.estimate[2]),
-            Ending::Unmetered => estimated(self.streamed),
-            Ending::Cancelled if self.sent => estimated(self.streamed),
+            Ending::Unmetered if self.streamed == 0 => self.taken(self.estimate[2]),
+            Ending::Unmetered => self.taken(self.streamed),
+            Ending::Cancelled if self.sent => self.taken(self.streamed),
             Ending::Cancelled | Ending::Refused => Tokens::default(),
         }
     }

@@ -100,7 +100,8 @@ impl Gate {
         self.shared.act(|limiter, now| limiter.restore(saved, now));
     }
 
-    /// Adds what the ledger counted on this local date before this process started. Another date is ignored.
+    /// Raises the day's count to what the ledger counted on this local date: at the start what earlier processes used, and
+    /// from then on what others use beside this one. Another date is ignored, and a count below the own one.
     pub fn restore_day(&self, date: NaiveDate, used: u64) {
         self.shared
             .act(|limiter, _| limiter.restore_day(date, used));
@@ -144,6 +145,13 @@ impl Gate {
         self.shared.act_with_chance(|limiter, now, jitter| {
             limiter.throttled(&pool, retry_after, jitter, now);
         });
+    }
+
+    /// Whether a request of this pool may be tried again after a failure that says nothing about budgets (503, 529, a
+    /// broken connection). Takes one out of the pool's retries if so: they are at most a tenth of its admissions, ten at
+    /// once, so that an upstream in trouble does not get a multiple of its load. Without one the failure goes to the client.
+    pub fn may_retry(&self, pool: &str) -> bool {
+        self.shared.look(|limiter, _| limiter.may_retry(pool))
     }
 
     /// Everything at this instant.
@@ -414,19 +422,17 @@ impl Permit {
     }
 
     /// The upstream took it and failed: a sent prompt stays charged, as it may have been counted there. The ticket
-    /// keeps its place for another [`Ask`].
-    pub fn failed(self) -> Ticket {
+    /// keeps its place for another [`Ask`]; the tokens are what it counts as, for the ledger.
+    pub fn failed(self) -> (Ticket, Tokens) {
         let ticket = self.ticket;
-        self.end(Ending::Cancelled);
-        ticket
+        let spent = self.end(Ending::Cancelled);
+        (ticket, spent)
     }
 
-    /// What it would count as if it were dropped now.
+    /// What it would count as if it were dropped now, or failed.
     pub fn spent(&self) -> Tokens {
-        let id = self.id;
-        let mut spent = self.shared.look(|limiter, _| limiter.spent(id));
-        spent.generated += self.uncharged;
-        spent
+        let (id, uncharged) = (self.id, self.uncharged);
+        self.shared.look(|limiter, _| limiter.spent(id, uncharged))
     }
 
     /// From the first arrival to the admission.

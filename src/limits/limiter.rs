@@ -186,39 +186,45 @@ impl Limiter {
         pool.quiet = Quiet::Unknown;
         self.queued.insert(id, (Arc::clone(&ask.pool), spot));
         self.admit_all(now);
-        self.reject_hopeless(id, ask.again.is_some(), now);
-        self.step(now);
+        let left = self.reject_hopeless(id, ask.again.is_some(), now);
+        // Where nothing changed since, nobody else fits.
+        if self.expire_deadlines(now) || left {
+            self.step(now);
+        }
         id
     }
 
-    /// Refuses a newcomer that finds no place, or whose wait would outlast its patience.
-    fn reject_hopeless(&mut self, id: Id, again: bool, now: Moment) {
+    /// Refuses a newcomer that finds no place, or whose wait would outlast its patience. Returns whether it did.
+    fn reject_hopeless(&mut self, id: Id, again: bool, now: Moment) -> bool {
         let Some((name, spot)) = self.queued.get(&id) else {
-            return;
+            return false;
         };
         let Some(pool) = self.pools.get(name) else {
-            return;
+            return false;
         };
         let Some(waiting) = pool.queue.get(*spot) else {
-            return;
+            return false;
         };
         // A place that a refused request kept is its own.
         let full = !again && self.queued.len() > self.options.capacity;
         if !full && pool.latest(&self.requests, now.at) <= waiting.deadline {
-            return;
+            return false;
         }
         let deadline = waiting.deadline;
         let Some(wait) = pool.wait_of(*spot, &self.requests, now.at) else {
-            return;
+            return false;
         };
         let eta = Duration::from_millis(wait.eta_ms);
+        let late = now.at.saturating_add(eta) > deadline;
+        if full || late {
+            self.dequeue(id);
+        }
         if full {
-            self.dequeue(id);
             self.refuse(id, RefusalKind::Full, eta);
-        } else if now.at.saturating_add(eta) > deadline {
-            self.dequeue(id);
+        } else if late {
             self.refuse_late(id, &wait);
         }
+        full || late
     }
 
     /// The client went away, whatever the request was doing.
@@ -349,11 +355,10 @@ impl Limiter {
         self.pools.get_mut(pool).is_none_or(Pool::retry)
     }
 
-    /// What a request counts as if it were cancelled now.
-    pub fn spent(&self, id: Id) -> Tokens {
-        self.flights
-            .get(&id)
-            .map_or_else(Tokens::default, |flight| flight.cost(Ending::Cancelled))
+    /// What a request counts as if it were cancelled now, with so many output tokens that were not told yet.
+    pub fn spent(&self, id: Id, untold: u64) -> Tokens {
+        let flight = self.flights.get(&id);
+        flight.map_or_else(Tokens::default, |flight| flight.so_far(untold))
     }
 
     /// The place that a refused request keeps.
@@ -498,7 +503,7 @@ impl Limiter {
         self.step(now);
     }
 
-    /// Starts the day's count from the ledger.
+    /// The ledger counted so much on this date, over all processes. The day's count never falls by it.
     pub fn restore_day(&mut self, date: NaiveDate, used: u64) {
         self.daily.restore(date, used);
     }

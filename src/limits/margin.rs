@@ -57,8 +57,15 @@ impl Margin {
 
     /// The share of a limit; at least one token.
     pub(crate) fn of(&self, limit: u64) -> u64 {
-        let part = u128::from(limit) * u128::from(self.ppm) / u128::from(PPM);
-        u64::try_from(part).unwrap_or(u64::MAX).max(1)
+        // Wide divisions are slow, and only a limit that nobody named needs one.
+        let part = limit.checked_mul(self.ppm).map_or_else(
+            || {
+                let part = u128::from(limit) * u128::from(self.ppm) / u128::from(PPM);
+                u64::try_from(part).unwrap_or(u64::MAX)
+            },
+            |whole| whole / PPM,
+        );
+        part.max(1)
     }
 
     /// The same for counts that are no estimates: a quarter of the distance.

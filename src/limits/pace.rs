@@ -63,7 +63,7 @@ impl Pace {
 /// How long so many tokens take at the pace.
 pub(crate) fn time_of(tokens: u64, cap: u64, span: Duration) -> Duration {
     let nanos = u128::from(tokens.min(cap)) * span.as_nanos() * u128::from(PERCENT);
-    let nanos = nanos / u128::from(cap.max(1)) / 100;
+    let nanos = nanos / (u128::from(cap.max(1)) * 100);
     Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
 }
 

@@ -77,6 +77,8 @@ pub(crate) struct Pool {
     /// Expected rests of the answers in flight, the shortest first; their sum, and that of their variances.
     rests: Vec<u64>,
     rest: (u64, u128),
+    /// The mean with one deviation more.
+    rest_held: u64,
     /// A long queue is served evenly.
     evenly: bool,
     /// The reserve is the user's: it is held in full, whatever streams were seen to do.
@@ -126,6 +128,7 @@ impl Pool {
             held: [0; 2],
             rests: Vec::new(),
             rest: (0, 0),
+            rest_held: 0,
             evenly: options.pace,
             fixed: options.output_reserve.is_some(),
             speed: 0,
@@ -206,7 +209,7 @@ impl Pool {
     fn refresh(&mut self, options: &Options, now: Duration) {
         let limits = self.limits(options);
         let cautious = self.caution.is_on(now);
-        let ramp = self.used.ramp();
+        let ramp = if cautious { self.used.ramp() } else { [0; 3] };
         let bound = |d: usize, cap: u64| {
             // A tenth of it stays ours at the least: what is inferred of others may be wrong.
             let own = cap.saturating_sub(self.others[d]).max(cap / 10).max(1);
@@ -245,11 +248,7 @@ impl Pool {
     /// Tokens held for requests in flight.
     pub(crate) fn held(&self, d: usize) -> u64 {
         match d {
-            2 => {
-                let (mean, variance) = self.rest;
-                let sigma = u64::try_from(variance.isqrt()).unwrap_or(u64::MAX >> 16);
-                mean + sigma
-            }
+            2 => self.rest_held,
             _ => self.held[d],
         }
     }
@@ -379,6 +378,13 @@ impl Pool {
             let index = self.rests.partition_point(|&one| one <= rest.mean);
             self.rests.insert(index, rest.mean);
         }
+        let (mean, variance) = self.rest;
+        // Wide square roots are slow, and rarely needed.
+        let sigma = u64::try_from(variance).map_or_else(
+            |_| u64::try_from(variance.isqrt()).unwrap_or(u64::MAX >> 16),
+            u64::isqrt,
+        );
+        self.rest_held = mean + sigma;
     }
 
     pub(crate) fn bounds(&self, fixed: Option<u64>, max_tokens: Option<u64>) -> Bounds {

@@ -177,7 +177,11 @@ pub(super) async fn exchange(
             meter.refused()
         };
         let pause = match next {
-            Next::Again(pause) if arrived.elapsed() + pause < patience => pause,
+            Next::Again(pause)
+                if arrived.elapsed() + pause < patience && proxy.gate.may_retry(&pool) =>
+            {
+                pause
+            }
             Next::Reconnect | Next::Requeue => Duration::ZERO,
             Next::Again(_) | Next::GiveUp => {
                 meter.entry.end(Outcome::Failed, Tokens::default());

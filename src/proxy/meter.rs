@@ -93,8 +93,7 @@ impl Meter {
     /// The upstream took the try and failed: what it may have counted stays counted.
     pub(super) fn failed(&mut self) -> Option<Ticket> {
         let permit = self.permit.take()?;
-        let spent = permit.spent();
-        let ticket = permit.failed();
+        let (ticket, spent) = permit.failed();
         self.book(Outcome::Failed, spent);
         Some(ticket)
     }

@@ -79,6 +79,37 @@ fn admissions() -> u128 {
     })
 }
 
+/// The whole life of a request that nothing holds up: arrival, admission, last byte sent, settled. Four a second in the
+/// minute before it are still counted, and outputs are known.
+fn lives() -> u128 {
+    const ROUNDS: u64 = 20_000;
+    let (names, pool): (_, Arc<str>) = (names(), Arc::from("pool"));
+    fastest(ROUNDS, || {
+        let mut limiter = Limiter::new(options([3_600_000, 900_000, 360_000]), moment(0));
+        let mut live = |n: u64| {
+            let now = moment(n * 250_000);
+            let one = Ask {
+                max_tokens: Some(8000),
+                ..ask(&names, &pool, n % 16)
+            };
+            let id = limiter.arrive(one, now);
+            assert_eq!(limiter.decisions(), [Decision::Admit(id)]);
+            limiter.sent(id, now);
+            let tokens = Tokens {
+                prompt: 1000,
+                cached: 900,
+                generated: 100 + n % 300,
+                reasoning: 0,
+            };
+            limiter.end(id, Ending::Settled(tokens), now);
+        };
+        (0..1000).for_each(&mut live);
+        let begun = Instant::now();
+        (1000..1000 + ROUNDS).for_each(&mut live);
+        begun.elapsed()
+    })
+}
+
 /// A saturated queue of 10,000: one answer ends, another request takes its place, and a new one joins the queue.
 fn turns() -> u128 {
     const ROUNDS: u64 = 2_000;
@@ -186,6 +217,10 @@ fn soak() -> (u64, usize, f64) {
 fn main() {
     println!("| core of the limiter | |");
     println!("|---|---|");
+    println!(
+        "| a request without a queue: arrival, admission, sent, settled | {} ns |",
+        lives()
+    );
     println!(
         "| admission, 10,000 queued by 1,000 terminals | {} ns |",
         admissions()

@@ -217,10 +217,9 @@ impl Oracle {
         };
         let line = |slot: usize| self.line[d].get(slot).copied().unwrap_or(0);
         let from = first.0;
-        let mut sum = self.sum(d, (from + 1).saturating_sub(length), from.wrapping_sub(1));
-        if from == 0 {
-            sum = 0;
-        }
+        let mut sum = from.checked_sub(1).map_or(0, |before| {
+            self.sum(d, (from + 1).saturating_sub(length), before)
+        });
         let (mut next, mut gone) = (0, 0);
         for end in from..last.0 + length {
             sum += line(end);

@@ -563,6 +563,31 @@ fn crash(sandbox: &Sandbox, host: &str) {
 }
 
 #[test]
+fn two_hosts_never_rewrite_one_configuration() {
+    let sandbox = Sandbox::new();
+    let kimi = client(&sandbox, "");
+    let run = |host: &'static str, more: &[&'static str]| {
+        let args = ["run", "--detach", "--host", host, "--kimi", &kimi];
+        sandbox.run(&[&args, more].concat())
+    };
+    let rewriting = ["--rewrite-config"];
+    assert_eq!(run("a", &rewriting).code, 0);
+    for more in [&rewriting[..], &[]] {
+        let refused = run("b", more);
+        assert_eq!(refused.code, 1, "{refused:?}");
+        assert!(refused.err.contains("another host"), "{refused:?}");
+    }
+    crash(&sandbox, "a");
+    assert_eq!(run("b", &rewriting).code, 0, "what died holds nothing");
+    assert_eq!(run("a", &[]).code, 1);
+    sandbox.good(&["--host", "b", "stop"]);
+    assert!(!is_rewritten(&sandbox), "also what the first had done");
+    assert_eq!(run("a", &rewriting).code, 0);
+    sandbox.good(&["stop"]);
+    assert!(!is_rewritten(&sandbox));
+}
+
+#[test]
 fn one_configuration_that_cannot_be_put_back_keeps_no_other_from_it() {
     let sandbox = Sandbox::new();
     let kimi = client(&sandbox, "");

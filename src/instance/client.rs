@@ -56,6 +56,8 @@ pub(crate) struct Clients {
     demo: Option<Demo>,
     /// Uses of each home, by the way in which it is used.
     uses: Mutex<BTreeMap<(PathBuf, Manner), usize>>,
+    /// Configurations that this host rewrites, so that no other does.
+    rewriting: Mutex<BTreeMap<PathBuf, fsx::Lock>>,
     /// One preparation or release at a time.
     turn: tokio::sync::Mutex<()>,
 }
@@ -107,6 +109,7 @@ impl Clients {
             proxy: format!("http://127.0.0.1:{port}"),
             demo,
             uses: Mutex::default(),
+            rewriting: Mutex::default(),
             turn: tokio::sync::Mutex::default(),
         }
     }
@@ -149,6 +152,8 @@ impl Clients {
         let home = client.home(&env).map_err(|error| failed(&error))?;
         let way = self.way(&client, &home, ask, &env);
         self.admit(&home, way.manner())?;
+        self.reserve(&home, way.manner())
+            .map_err(|error| failed(&*error))?;
         let typed = typed(&client, command.as_deref(), &env);
         let prepared = Arc::new(Prepared {
             typed,
@@ -223,6 +228,38 @@ impl Clients {
         )))
     }
 
+    /// One host at a time rewrites a configuration, and none overlays it meanwhile. Who begins undoes first what a host
+    /// of another name left when it was killed.
+    fn reserve(&self, home: &Path, manner: Manner) -> Result<(), Box<dyn Error + Send + Sync>> {
+        let mut rewriting = self.rewriting.lock();
+        if manner == Manner::Legacy || rewriting.contains_key(home) {
+            return Ok(());
+        }
+        let (Some(hosts), config) = (self.state.parent(), home.join("config.toml")) else {
+            return Ok(());
+        };
+        let name = encode(&config);
+        let locks = hosts.with_file_name("rewrites");
+        fsx::create_private_dir(&locks)?;
+        let Some(lock) = fsx::Lock::try_acquire(&locks.join(format!("{name}.lock")))? else {
+            let text = format!(
+                "another host of kimiq has rewritten {}; `kimiq ps` shows it, and its end puts the file back",
+                config.display()
+            );
+            return Err(text.into());
+        };
+        for host in std::fs::read_dir(hosts)? {
+            let journal = journals(&host?.path()).join(&name);
+            if journal.exists() {
+                Rewrite::new(config.clone(), journal).undo()?;
+            }
+        }
+        if manner == Manner::Rewrite {
+            rewriting.insert(home.to_path_buf(), lock);
+        }
+        Ok(())
+    }
+
     async fn apply(
         &self,
         prepared: &Arc<Prepared>,
@@ -280,6 +317,7 @@ impl Clients {
             left == 0
         };
         let way = prepared.way.clone();
+        let over = last && way.manner() == Manner::Rewrite;
         let done = blocking(move || {
             match way {
                 Way::Overlay(overlay) if last => drop(overlay.finish()?),
@@ -293,6 +331,9 @@ impl Clients {
         });
         if let Err(error) = done.await {
             tracing::error!(error = %chain(&*error), "the client's configuration could not be put in order");
+        }
+        if over {
+            self.rewriting.lock().remove(&prepared.home);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Prepares the Kimi program for a run, and puts back what was prepared.
 //!
 //! Runs with the same real home share one overlay, and its last look is taken when the last of them ends. A rewrite is
-//! undone then, too. Its journal lies in the host's state folder under a name that tells which file it is about, so
+//! undone then, too. Its journal lies in the host's state folder under a name of its own and tells which file it is about, so
 //! that the next host, or `kimiq restore`, finds it whatever happened.
 
 use std::collections::BTreeMap;

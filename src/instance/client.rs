@@ -1,7 +1,7 @@
 //! Prepares the Kimi program for a run, and puts back what was prepared.
 //!
 //! Runs with the same real home share one overlay, and its last look is taken when the last of them ends. A rewrite is
-//! undone then, too. Its journal lies in the host's state folder under a name that tells which file it is about, so
+//! undone then, too. Its journal lies in the host's state folder under a name of its own and tells which file it is about, so
 //! that the next host, or `kimiq restore`, finds it whatever happened.
 
 use std::collections::BTreeMap;
@@ -13,10 +13,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use percent_encoding::NON_ALPHANUMERIC;
-use percent_encoding::percent_encode;
 use tokio_util::sync::CancellationToken;
-use xxhash_rust::xxh3::xxh3_128;
 
 use crate::control::HostError;
 use crate::control::Program;
@@ -24,6 +21,7 @@ use crate::control::StartRun;
 use crate::fsx;
 use crate::instance::host::Instance;
 use crate::instance::keeper::chain;
+use crate::instance::naming::encode;
 use crate::instance::options;
 use crate::instance::report;
 use crate::instance::slot::Slot;
@@ -589,39 +587,14 @@ pub fn restore(state: &Path) -> PutBack {
     done
 }
 
-/// Longest file name that is made from a path, in bytes. File systems take 255; locks, copies and temporary files beside
-/// it need some more.
-const LONGEST_NAME: usize = 200;
-
-/// How much of a longer name stays readable, in bytes.
-const READABLE: usize = 100;
-
-/// A path as one plain file name: all but letters and digits percent-encoded, or a hash and the end of that where it is
-/// long. The hash comes with a hyphen, which the encoding never has.
-fn encode(path: &Path) -> String {
-    let bytes = path.as_os_str().as_encoded_bytes();
-    let name = percent_encode(bytes, NON_ALPHANUMERIC).to_string();
-    if name.len() <= LONGEST_NAME {
-        return name;
-    }
-    format!(
-        "{:032x}-{}",
-        xxh3_128(bytes),
-        &name[name.len() - READABLE..]
-    )
-}
-
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Box<dyn Error + Send + Sync>> + Send + 'static,
 ) -> Result<T, Box<dyn Error + Send + Sync>> {
     tokio::task::spawn_blocking(work).await?
 }
 
-#[cfg(unix)]
 #[cfg(test)]
 mod tests {
-    use std::os::unix::ffi::OsStrExt;
-
     use super::*;
 
     #[test]
@@ -640,17 +613,5 @@ mod tests {
             "--yolo -- -r x",
         );
         check(Kind::KimiCli, "-c hello -C", "-c hello");
-    }
-
-    #[test]
-    fn a_path_becomes_a_name_of_its_own() {
-        let encoded = |bytes: &[u8]| encode(Path::new(OsStr::from_bytes(bytes)));
-        assert_eq!(encoded(b"/home/me"), "%2Fhome%2Fme");
-        assert_ne!(encoded(b"/h/\xff"), encoded(b"/h/\xfe"));
-        let deep = [b"/folder".repeat(40), b"/home".to_vec()].concat();
-        let other = [b"/Folder".to_vec(), deep[7..].to_vec()].concat();
-        assert!(encoded(&deep).len() <= LONGEST_NAME, "{}", encoded(&deep));
-        assert!(encoded(&deep).ends_with("%2Fhome") && !encoded(&deep).contains('.'));
-        assert_ne!(encoded(&deep), encoded(&other));
     }
 }

@@ -19,6 +19,7 @@ mod keeper;
 mod keeping;
 mod lifecycle;
 mod log;
+mod naming;
 mod options;
 mod report;
 mod run;

@@ -48,7 +48,7 @@ pub(crate) fn run(context: &Context, args: args::Run) -> Outcome {
     let settings = context.settings(&flags)?;
     let interactive = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
     if !interactive && !args.detach && !args.foreground {
-        let what = "this is no terminal to show terminals in";
+        let what = "input and output are no terminal, so there is none to show the run in";
         return Err(Failure::new(Kind::Usage, what).hint("use --detach, and `kimiq attach` later"));
     }
     if interactive && !args.detach {

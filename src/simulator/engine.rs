@@ -332,7 +332,9 @@ impl Exchange {
     /// The first token leaves now: the prompt is in the replica's cache from here on.
     pub(super) fn first_token(&mut self) {
         self.answering = true;
-        self.record.ttft = Some(self.engine.elapsed() - self.record.arrival);
+        let since = self.engine.elapsed() - self.record.arrival;
+        // Whole microseconds, as the other times: a difference of such is not exactly one.
+        self.record.ttft = Some((since * 1e6).round() / 1e6);
         if !self.blocks.is_empty() {
             self.engine.remember(self.record.replica, &self.blocks);
         }

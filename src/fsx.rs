@@ -67,6 +67,21 @@ pub fn read_if_exists(path: &Path) -> io::Result<Option<Vec<u8>>> {
     }
 }
 
+/// Reads a text; `None` when the file is not there, an error when it is no UTF-8.
+pub fn read_text_if_exists(path: &Path) -> io::Result<Option<String>> {
+    let text = read_if_exists(path)?.map(String::from_utf8).transpose();
+    text.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}
+
+/// Writes a text that only its owner may read, but only if it is not already there, so that a watcher is not woken for
+/// nothing.
+pub fn write_if_changed(path: &Path, text: &str) -> io::Result<()> {
+    if read_text_if_exists(path)?.as_deref() == Some(text) {
+        return Ok(());
+    }
+    write_atomic(path, text.as_bytes(), PRIVATE)
+}
+
 /// An exclusive advisory lock on a file, held until dropped or until the process ends.
 #[derive(Debug)]
 pub struct Lock {

@@ -404,21 +404,11 @@ fn wrong(path: &Path, source: DocumentError) -> OverlayError {
 }
 
 fn read(path: &Path) -> Result<Option<String>, OverlayError> {
-    let bytes = fsx::read_if_exists(path).map_err(|source| files(path, source))?;
-    bytes
-        .map(|bytes| {
-            String::from_utf8(bytes)
-                .map_err(|error| files(path, io::Error::new(io::ErrorKind::InvalidData, error)))
-        })
-        .transpose()
+    fsx::read_text_if_exists(path).map_err(|source| files(path, source))
 }
 
-/// Writes only what is not already there, so that a watcher is not woken for nothing.
 fn write(path: &Path, text: &str) -> Result<(), OverlayError> {
-    if read(path)?.as_deref() == Some(text) {
-        return Ok(());
-    }
-    fsx::write_atomic(path, text.as_bytes(), fsx::PRIVATE).map_err(|source| files(path, source))
+    fsx::write_if_changed(path, text).map_err(|source| files(path, source))
 }
 
 #[cfg(unix)]

@@ -44,6 +44,9 @@ pub struct Ask {
     pub cached: u64,
     /// How long the prompt cache is expected to hold them from now; `None` if nobody knows.
     pub cache_expires_in: Option<Duration>,
+    /// How long it is sure to hold them from now. After that a request goes only when there is room for it without the
+    /// cache: most caches are whole or gone, and an upstream refuses what it has no room for. `None`: until it expires.
+    pub cache_sure_for: Option<Duration>,
     /// The client's own bound for the output, if it sent one. An upper bound for the reserve, never the reserve.
     pub max_tokens: Option<u64>,
     /// The upstream is known for token budgets. For others only what the user set or a header named is a limit.
@@ -66,6 +69,7 @@ impl Default for Ask {
             uncached: 0,
             cached: 0,
             cache_expires_in: None,
+            cache_sure_for: None,
             max_tokens: None,
             budgeted: true,
             patience: Duration::from_mins(2),

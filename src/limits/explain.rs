@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use crate::limits::ask::Budget;
 use crate::limits::options::Options;
-use crate::limits::pace::time_of;
 use crate::limits::pool::{Pool, TOKEN_BUDGETS};
 use crate::limits::queue::{Spot, Waiting};
 use crate::limits::requests::Requests;
@@ -20,7 +19,6 @@ use crate::usage::Dimensions;
 struct Future<'a> {
     pool: &'a Pool,
     accounts: [[Outlook<'a>; 2]; 3],
-    paced: bool,
     now: Duration,
 }
 
@@ -44,7 +42,6 @@ impl<'a> Future<'a> {
         Self {
             pool,
             accounts,
-            paced: pool.is_paced(),
             now,
         }
     }
@@ -59,16 +56,6 @@ impl<'a> Future<'a> {
                 let at = account.at(demand);
                 if lacks > 0 && (at > worst.0 || worst.2 == 0) {
                     worst = (at, TOKEN_BUDGETS[d], lacks);
-                }
-            }
-            if self.paced && d < 2 {
-                let due = self.pool.pace.ready_at(d, self.pool.span).max(self.now);
-                let cap = self.pool.caps.flow[d];
-                let windows = u32::try_from(before[d] / cap.max(1)).unwrap_or(u32::MAX);
-                let whole = time_of(cap, cap, self.pool.span).saturating_mul(windows);
-                let at = due + whole + time_of(before[d] % cap.max(1), cap, self.pool.span);
-                if at > worst.0 {
-                    worst = (at, TOKEN_BUDGETS[d], demand);
                 }
             }
         }
@@ -163,7 +150,6 @@ impl Pool {
             paused_ms: millis(self.brake.until().saturating_sub(now)),
             scouting: self.brake.waits_for_scout(),
             foreign: Dimensions::from_array(self.others),
-            paced: self.is_paced(),
             cautious_ms: millis(self.caution.until().saturating_sub(now)),
             bound: waits
                 .into_iter()

@@ -169,6 +169,11 @@ impl Limiter {
             need,
             expected: [need[0], need[1], mean.min(generated)],
             cached: cached.min(ask.prompt.saturating_sub(need[1])),
+            sure: ask
+                .cache_sure_for
+                .or(ask.cache_expires_in)
+                .filter(|_| cached > 0)
+                .map(|left| now.at.saturating_add(left)),
             expires: ask
                 .cache_expires_in
                 .filter(|_| cached > 0)
@@ -318,7 +323,6 @@ impl Limiter {
         }
         let caps = pool.caps.flow;
         let served = if costs == [0; 3] {
-            pool.pace.refund(&flight.estimate, &caps, pool.span);
             0
         } else {
             service(&costs, &caps, flight.class, flight.weight)
@@ -610,12 +614,13 @@ impl Limiter {
         let bounds = pool.bounds(self.options.output_reserve, waiting.max_tokens);
         let rest = pool.outputs.rest(waiting.class, waiting.need[2], 0, bounds);
         pool.expect(None, Some(rest));
-        (0..2).for_each(|d| pool.held[d] += waiting.need[d]);
-        (0..3).for_each(|d| pool.flying[d] += waiting.need[d]);
+        // The door needs room for the worst; what is held is what is expected.
+        let estimate = [waiting.need[0], waiting.expected[1], waiting.need[2]];
+        (0..2).for_each(|d| pool.held[d] += estimate[d]);
+        (0..3).for_each(|d| pool.flying[d] += estimate[d]);
         pool.in_flight += 1;
         pool.quiet = Quiet::Unknown;
         let caps = pool.caps.flow;
-        pool.pace.spend(&waiting.need, &caps, now.at, pool.span);
         pool.earn();
         if pool.is_busy() {
             pool.margin.mark_busy();
@@ -633,10 +638,10 @@ impl Limiter {
             weight: waiting.weight,
             admitted: now.at,
             scout: pool.brake.admitted(),
-            estimate: waiting.need,
+            estimate,
             cached: waiting.cached,
             max_tokens: waiting.max_tokens,
-            held: [waiting.need[0], waiting.need[1]],
+            held: [estimate[0], estimate[1]],
             rest,
             overdue: [0; 3],
             is_overdue: false,

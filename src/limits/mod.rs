@@ -32,7 +32,6 @@ mod learn;
 mod limiter;
 mod margin;
 mod options;
-mod pace;
 mod pool;
 mod queue;
 mod requests;

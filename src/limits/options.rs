@@ -17,7 +17,7 @@ pub struct Options {
     /// Length of the rolling window that token limits count in. The limits are per window: with a shorter window
     /// they are not scaled.
     pub window: Duration,
-    /// Added to the window for clock and network skew; `None` is an eightieth of the window (750 ms for 60 s).
+    /// Added to the window for clock and network skew; `None` is a 240th of the window (250 ms for 60 s).
     pub guard: Option<Duration>,
     /// Limits in tokens per window until headers tell others. The defaults are what new Fireworks accounts showed in
     /// May 2026.
@@ -38,8 +38,6 @@ pub struct Options {
     pub capacity: usize,
     /// Unit of the upstream's limit headers.
     pub header_unit: HeaderUnit,
-    /// Serve a queue that is longer than the room evenly rather than in bursts.
-    pub pace: bool,
     /// Budgets that the upstream may charge when an answer ends rather than when its tokens flow; they are counted both
     /// ways, and a request waits until both counts have room. Live headers of Fireworks (August 2026) suggest it for
     /// uncached and generated tokens; the documents are silent.
@@ -65,7 +63,6 @@ impl Default for Options {
             zone: Tz::UTC,
             capacity: 1000,
             header_unit: HeaderUnit::Auto,
-            pace: true,
             charged_at_end: Dimensions {
                 prompt: false,
                 uncached: true,
@@ -78,7 +75,7 @@ impl Default for Options {
 impl Options {
     /// How long an entry counts: window and guard together.
     pub fn span(&self) -> Duration {
-        self.window + self.guard.unwrap_or(self.window / 80)
+        self.window + self.guard.unwrap_or(self.window / 240)
     }
 }
 

@@ -6,12 +6,11 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::limits::ask::{Budget, Class};
-use crate::limits::charging::Charging;
+use crate::limits::charging::{Charging, Counts};
 use crate::limits::foreign::Foreign;
 use crate::limits::learn::Learned;
 use crate::limits::margin::{BUSY_PERCENT, Brake, Caution, Margin};
 use crate::limits::options::{HeaderUnit, Options};
-use crate::limits::pace::Pace;
 use crate::limits::queue::{LATE_BONUS, Queue, Spot, WHOLE, Waiting};
 use crate::limits::requests::Requests;
 use crate::limits::reserve::{Bounds, Outputs, Rest};
@@ -27,13 +26,13 @@ pub(crate) const TOKEN_BUDGETS: [Budget; 3] = [Budget::Prompt, Budget::Uncached,
 /// Stands for a budget that nobody named; far above any real one, far below overflow when multiplied.
 pub(crate) const UNLIMITED: u64 = 1 << 50;
 
-/// A queue is paced when it would take longer than this part of a window.
-const PACED_FROM: u64 = 4;
 /// Streams are taken to be this much faster than those seen, percent: what comes sooner needs room sooner.
 const SPEED_PERCENT: u64 = 110;
 /// Part of the limit by which outputs may be foreseen to overdraw the window. Only admissions are refused for what is in
 /// it, so an overdraft makes others wait and costs nothing; after a 429 that nothing explains none is accepted.
-const OVERDRAFT: u64 = 5;
+const OVERDRAFT: u64 = 2;
+/// Part of a window by which those who fit may delay a head.
+const GENEROUS: u32 = 4;
 /// Retries that admissions earn, in thousandths: one in ten, ten at once.
 const EARNED: u32 = 100;
 const MOST_EARNED: u32 = 10_000;
@@ -79,8 +78,6 @@ pub(crate) struct Pool {
     rest: (u64, u128),
     /// The mean with one deviation more.
     rest_held: u64,
-    /// A long queue is served evenly.
-    evenly: bool,
     /// The reserve is the user's: it is held in full, whatever streams were seen to do.
     fixed: bool,
     /// Tokens per thousand seconds of one stream, on average.
@@ -91,7 +88,6 @@ pub(crate) struct Pool {
     /// When sent requests will be overdue, and their numbers.
     pub(crate) aging: VecDeque<(Duration, u64)>,
     pub(crate) queue: Queue,
-    pub(crate) pace: Pace,
     /// The upstream is known for token budgets, so the start limits hold until it tells others.
     pub(crate) budgeted: bool,
     pub(crate) learned: Learned,
@@ -129,14 +125,12 @@ impl Pool {
             rests: Vec::new(),
             rest: (0, 0),
             rest_held: 0,
-            evenly: options.pace,
             fixed: options.output_reserve.is_some(),
             speed: 0,
             flying: [0; 3],
             in_flight: 0,
             aging: VecDeque::new(),
             queue: Queue::default(),
-            pace: Pace::default(),
             budgeted: true,
             learned: Learned::default(),
             charging: Default::default(),
@@ -262,6 +256,11 @@ impl Pool {
         self.at_end[d] && !self.charging[d].flows()
     }
 
+    /// What flows binds in this budget.
+    pub(crate) fn binds_as_it_flows(&self, d: usize) -> bool {
+        !(self.at_end[d] && self.charging[d].ends())
+    }
+
     /// Of the counts of a budget that bind the fuller one.
     pub(crate) fn fuller(&self, d: usize) -> u64 {
         let ended = self.ended[d].sum() + self.overdue[d];
@@ -303,15 +302,6 @@ impl Pool {
         [self.taken(0), self.taken(1), generated]
     }
 
-    /// The queue is longer than the room of a part of a window.
-    pub(crate) fn is_paced(&self) -> bool {
-        if !self.evenly {
-            return false;
-        }
-        let expected = self.queue.expected();
-        (0..2).any(|d| expected[d].saturating_mul(PACED_FROM) > self.caps.flow[d])
-    }
-
     /// Who goes now; remembers until when nobody can.
     pub(crate) fn next(
         &mut self,
@@ -334,8 +324,8 @@ impl Pool {
                 bound: Some(Budget::Pause),
             }
         } else {
-            let closed = self.head_since(now) + options.window / 2 <= now;
-            Room::new(self, now).scan(closed, requests)
+            let promise = self.promise(now);
+            Room::new(self, now).scan(promise, requests)
         };
         self.bound = scan.bound;
         self.quiet = match (scan.pick, scan.wake) {
@@ -346,16 +336,18 @@ impl Pool {
         scan.pick
     }
 
-    /// Since when the head is the head.
-    fn head_since(&mut self, now: Duration) -> Duration {
-        let first = self.queue.first();
-        match (self.head, first) {
-            (Some((place, since)), Some(first)) if place == first => since,
-            _ => {
-                self.head = first.map(|place| (place, now));
-                now
-            }
-        }
+    /// Until when others may delay the head: it is a little generous, unless the head has waited long.
+    fn promise(&mut self, now: Duration) -> Duration {
+        let Some((spot, waiting)) = self.queue.candidates().next() else {
+            return Duration::ZERO;
+        };
+        let late = waiting.is_late(now, self.rescue());
+        let since = match self.head {
+            Some((place, since)) if place == spot.place => since,
+            _ => now,
+        };
+        self.head = Some((spot.place, since));
+        if late { Duration::ZERO } else { since + self.span / GENEROUS }
     }
 
     pub(crate) fn spend(&mut self, d: usize, tokens: u64, now: Duration) -> Seq {
@@ -432,7 +424,14 @@ impl Pool {
                 let own = self.fuller(d);
                 self.foreign[d].observe(limit, left, own, now);
                 let counted = limit.saturating_sub(left);
-                self.charging[d].observe(limit, counted, self.logs[d].sum(), self.ended[d].sum());
+                let counts = Counts {
+                    theirs: counted,
+                    flowed: self.logs[d].sum(),
+                    ended: self.ended[d].sum(),
+                    all_flowed: self.logs[d].all(),
+                    all_ended: self.ended[d].all(),
+                };
+                self.charging[d].observe(limit, counts);
             }
         }
         if seen.over_limit {
@@ -522,19 +521,20 @@ pub(crate) fn service(cost: &[u64; 3], caps: &[u64; 3], class: Class, weight: u3
 
 /// Finds what a waiting request costs now, and how far before its turn it may go.
 pub(crate) fn price(waiting: &mut Waiting, caps: &[u64; 3], now: Duration, rescue: Duration) {
-    let lost = waiting.expires.is_some_and(|at| at <= now);
-    if lost {
-        let cached = std::mem::take(&mut waiting.cached);
-        for cost in [&mut waiting.need, &mut waiting.expected] {
-            cost[1] = cost[1].saturating_add(cached).min(cost[0]);
-        }
+    let whole = (waiting.expected[1] + waiting.cached).min(waiting.expected[0]);
+    if waiting.expires.is_some_and(|at| at <= now) {
+        waiting.cached = 0;
+        waiting.expected[1] = whole;
+    }
+    if waiting.sure.is_some_and(|at| at <= now) || waiting.cached == 0 {
+        waiting.need[1] = waiting.need[1].max(whole);
     }
     let of = |cost: &[u64; 3]| service(cost, caps, waiting.class, waiting.weight);
     waiting.cost = of(&waiting.expected);
     let mut cold = waiting.expected;
     cold[1] = cold[1].saturating_add(waiting.cached).min(cold[0]);
     let saved = of(&cold) - waiting.cost;
-    let urgent = waiting.expires.is_some_and(|at| at <= now + rescue);
+    let urgent = waiting.sure.is_some_and(|at| at <= now + rescue);
     waiting.bonus = if waiting.is_late(now, rescue) {
         LATE_BONUS
     } else if urgent {

@@ -11,7 +11,7 @@
 //!
 //! A request whose prompt is in the upstream's cache may go before its turn by what the cache saves, and by twice that
 //! when it is about to expire; that is less than one cold request, so it moves the bound of fairness by no more. Whoever
-//! has waited nine windows is next.
+//! has waited eight windows is next.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -32,7 +32,7 @@ const PASSES: u8 = 4;
 /// Terminals that are looked at for one that may pass the head.
 const DEPTH: usize = 64;
 /// Half windows after which a request is next, whatever the order.
-const LATE: u32 = 18;
+const LATE: u32 = 16;
 /// Service by which it then goes first: far more than any.
 pub(crate) const LATE_BONUS: i64 = 1 << 60;
 /// Terminals remembered before idle ones are forgotten.
@@ -51,8 +51,9 @@ pub(crate) struct Waiting {
     pub(crate) need: [u64; 3],
     /// What it will probably cost: the same but for the output.
     pub(crate) expected: [u64; 3],
-    /// Tokens in the prompt cache, until then.
+    /// Tokens in the prompt cache, for sure until the first instant, perhaps until the second.
     pub(crate) cached: u64,
+    pub(crate) sure: Option<Duration>,
     pub(crate) expires: Option<Duration>,
     pub(crate) max_tokens: Option<u64>,
     pub(crate) arrived: Duration,
@@ -66,7 +67,8 @@ pub(crate) struct Waiting {
 impl Waiting {
     /// When it is priced anew: before its prompt cache is lost, when it is, and when it has waited long.
     fn clocks(&self, rescue: Duration) -> impl Iterator<Item = Duration> {
-        let cache = self.expires.map(|at| [at.saturating_sub(rescue), at]);
+        let soon = self.sure.map(|at| at.saturating_sub(rescue));
+        let cache = [soon, self.sure, self.expires];
         let late = self.arrived.saturating_add(rescue.saturating_mul(LATE));
         cache.into_iter().flatten().chain([late])
     }
@@ -418,6 +420,7 @@ mod tests {
             need: [1; 3],
             expected: [1; 3],
             cached: 0,
+            sure: None,
             expires: None,
             max_tokens: None,
             arrived: Duration::ZERO,
@@ -516,7 +519,8 @@ mod tests {
     fn a_cache_that_expires_changes_the_price_twice() {
         let mut queue = Queue::default();
         let mut warm = waiting("warm", Class::Loop, 2);
-        warm.expires = Some(Duration::from_secs(100));
+        warm.sure = Some(Duration::from_secs(100));
+        warm.expires = warm.sure;
         let spot = queue.push((1, 1), warm, RESCUE);
         assert_eq!(queue.next_clock(), Some(Duration::from_secs(70)));
         assert!(queue.advance(Duration::from_secs(70), |one| one.bonus = 5));

@@ -23,6 +23,8 @@ pub(crate) struct Log {
     /// Number of the front entry.
     first: Seq,
     sum: u64,
+    /// What was ever pushed.
+    all: u64,
     /// Number of the first entry of the inner window.
     inner: Seq,
     inner_sum: u64,
@@ -34,11 +36,17 @@ impl Log {
         self.sum
     }
 
+    /// All that was ever spent, as it was told at first.
+    pub(crate) fn all(&self) -> u64 {
+        self.all
+    }
+
     /// Spends `amount` at `at`. Stamps never go back: a late one counts as of the newest.
     pub(crate) fn push(&mut self, at: Duration, amount: u64) -> Seq {
         let at = self.entries.back().map_or(at, |newest| newest.at.max(at));
         self.entries.push_back(Entry { at, amount });
         self.sum += amount;
+        self.all += amount;
         self.inner_sum += amount;
         self.first + self.entries.len() as u64 - 1
     }

@@ -111,9 +111,10 @@ pub(super) async fn exchange(
     loop {
         meter.entry.phase(Phase::Queued);
         // Anew for each try: meanwhile a cache may have aged, or another answer of the session begun.
+        let estimated = Instant::now();
         let guess = proxy
             .estimator
-            .estimate(&meter.subject.asked(), Instant::now());
+            .estimate(&meter.subject.asked(), estimated);
         let estimate = guess.estimate;
         meter.subject.guess = Some(guess);
         let ask = Ask {
@@ -123,6 +124,7 @@ pub(super) async fn exchange(
             uncached: estimate.uncached,
             cached: estimate.cached,
             cache_expires_in: estimate.cache_expires_in,
+            cache_sure_for: estimate.cache_sure_for,
             class: class(&facts, &estimate),
             session: meter.subject.session().into(),
             max_tokens: facts.max_output,
@@ -132,7 +134,12 @@ pub(super) async fn exchange(
             ..Ask::default()
         };
         let departure = match proxy.gate.admit(ask).await {
-            Ok(permit) => meter.admitted(permit),
+            Ok(permit) => {
+                if let Some(guess) = &mut meter.subject.guess {
+                    guess.sent_after(estimated.elapsed());
+                }
+                meter.admitted(permit)
+            }
             Err(refusal) => return Err(refused(&mut meter.entry, refusal)),
         };
         meter.entry.phase(Phase::Sent);

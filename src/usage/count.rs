@@ -6,7 +6,7 @@
 //! expected in the prompt cache with a probability that is learned per upstream and age.
 //!
 //! The order of calls for a request: [`Estimator::estimate`], any number of times while it waits;
-//! [`Estimator::begun`] when the first byte of the answer's content came; [`Estimator::learn`] with the true usage.
+//! [`Guess::sent_after`] when it waited; [`Estimator::begun`] when the first byte of the answer's content came; [`Estimator::learn`] with the true usage.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -58,6 +58,8 @@ pub struct Estimate {
     pub cached: u64,
     /// When the cache will probably have dropped them.
     pub cache_expires_in: Option<Duration>,
+    /// How long it will hold them for sure.
+    pub cache_sure_for: Option<Duration>,
     /// The session's main agent starts others, and this request is not of that agent.
     pub aside: bool,
 }
@@ -72,6 +74,15 @@ pub struct Guess {
     before: Option<f64>,
     /// Tokens and age of the common prefix.
     prefix: Option<(f64, Duration)>,
+}
+
+impl Guess {
+    /// The request was sent so long after it was estimated: its prefix was that much older then.
+    pub fn sent_after(&mut self, wait: Duration) {
+        if let Some((_, age)) = &mut self.prefix {
+            *age += wait;
+        }
+    }
 }
 
 /// What survives a restart: the rates of each model and the cache of each upstream. Sessions do not: the caches
@@ -132,6 +143,7 @@ impl Estimator {
                 uncached: prompt,
                 cached: 0,
                 cache_expires_in: None,
+                cache_sure_for: None,
                 aside,
             };
             return Guess {
@@ -156,6 +168,7 @@ impl Estimator {
             uncached: (outside + safety).min(prompt),
             cached,
             cache_expires_in: hits.expires_in(age).filter(|_| cached > 0),
+            cache_sure_for: hits.sure_for(age).filter(|_| cached > 0),
             aside,
         };
         Guess {

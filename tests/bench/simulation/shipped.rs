@@ -56,7 +56,7 @@ pub(crate) struct Shipped {
     ids: HashMap<usize, Id>,
     jobs: HashMap<Id, usize>,
     prompts: HashMap<usize, Prompt>,
-    guesses: HashMap<usize, Guess>,
+    guesses: HashMap<usize, (Guess, Duration)>,
 }
 
 impl Shipped {
@@ -105,12 +105,13 @@ impl Shipped {
             uncached: wrong(guess.estimate.uncached),
             cached: wrong(guess.estimate.cached),
             cache_expires_in: guess.estimate.cache_expires_in,
+            cache_sure_for: guess.estimate.cache_sure_for,
             max_tokens: Some(MAX_TOKENS),
             patience: PATIENCE,
             again,
             ..Ask::default()
         };
-        self.guesses.insert(job.id, guess);
+        self.guesses.insert(job.id, (guess, now));
         let id = self.limiter.arrive(ask, moment(now));
         self.ids.insert(job.id, id);
         self.jobs.insert(id, job.id);
@@ -134,6 +135,9 @@ impl Shipped {
                     Decision::Admit(id) => {
                         if let Some(&job) = self.jobs.get(&id) {
                             self.limiter.sent(id, moment(now));
+                            if let Some((guess, at)) = self.guesses.get_mut(&job) {
+                                guess.sent_after(now - *at);
+                            }
                             moves.push(Move::Send(job));
                         }
                     }
@@ -168,7 +172,7 @@ impl Policy for Shipped {
                 if self
                     .guesses
                     .get(&job.id)
-                    .is_some_and(|g| g.estimate.cached > 0)
+                    .is_some_and(|(g, _)| g.estimate.cached > 0)
                 {
                     self.estimator.refused(MODEL);
                 }
@@ -196,7 +200,7 @@ impl Policy for Shipped {
                 self.end(job, Ending::Settled(tokens), now);
                 let prompt = self.prompts.remove(&job.id);
                 let guess = self.guesses.remove(&job.id);
-                if let (Some(prompt), Some(guess)) = (prompt, guess) {
+                if let (Some(prompt), Some((guess, _))) = (prompt, guess) {
                     let session = job.agent.to_string();
                     self.estimator
                         .learn(&asked(&session, &prompt), &guess, tokens);

@@ -549,7 +549,7 @@ mod tests {
             ..Tokens::default()
         });
         assert!(!woken(&gate), "nothing comes nearer");
-        let hasty = start(ask(901, 70));
+        let hasty = start(ask(901, 200));
         tokio::task::yield_now().await;
         assert!(!woken(&gate), "a deadline behind the window");
         hasty.abort();

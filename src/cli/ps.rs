@@ -8,9 +8,9 @@ use crate::cli::context::Context;
 use crate::cli::failure::Outcome;
 use crate::cli::output::Look;
 use crate::cli::output::Output;
-use crate::cli::output::grouped;
 use crate::control::RunInfo;
 use crate::control::TerminalInfo;
+use crate::usage::figures::grouped;
 
 #[derive(Serialize)]
 struct HostRuns {
@@ -79,7 +79,7 @@ fn row(output: Output, run: &RunInfo, terminal: &TerminalInfo) -> Vec<String> {
     let look = match terminal.state.as_str() {
         "working" => Look::Green,
         "waiting" | "needs_approval" | "asks" | "needs_trust" => Look::Yellow,
-        "bypassing" => Look::Red,
+        "bypassing" | "retrying" => Look::Red,
         _ => Look::Dim,
     };
     let words = match &terminal.wait {

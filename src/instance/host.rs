@@ -35,6 +35,7 @@ use crate::instance::options;
 use crate::instance::report;
 use crate::instance::run::Run;
 use crate::instance::slot::Slot;
+use crate::instance::waiting;
 use crate::instance::window;
 use crate::proxy::Proxy;
 use crate::terminal::Id;
@@ -486,7 +487,7 @@ impl control::Host for Handle {
     }
 
     fn why(&self, terminal: Option<&str>) -> Result<Vec<WhyReport>, HostError> {
-        report::why(&self.0, terminal)
+        waiting::why(&self.0, terminal)
     }
 
     fn start(&self, ask: StartRun) -> Pending<'_, RunInfo> {

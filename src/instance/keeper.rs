@@ -276,6 +276,7 @@ impl Keeper<'_> {
             requests,
             in_flight: activity.in_flight(),
             waiting: activity.queued,
+            troubled: activity.trouble.is_some(),
             tools_called: activity.last == Some(Outcome::WantsTools),
             trust_prompt: self.run.is_client() && requests == 0 && self.asks_for_trust(),
             last_output: self.terminal.last_output(),

@@ -24,6 +24,7 @@ mod options;
 mod report;
 mod run;
 mod slot;
+mod waiting;
 mod window;
 
 pub use background::{leave_session, let_go_of_stdout};

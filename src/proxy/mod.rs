@@ -31,6 +31,7 @@ mod patience;
 mod route;
 mod stalls;
 mod stream;
+mod trouble;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,6 +48,7 @@ pub use keys::Keys;
 pub use listener::{Aside, AsideHandler, serve};
 pub use route::Routes;
 pub use stalls::Stalls;
+pub use trouble::{Failing, Trouble};
 
 /// What a proxy may be told about its work.
 #[derive(Clone, Copy, Debug)]

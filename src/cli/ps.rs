@@ -40,13 +40,17 @@ pub(crate) fn run(context: &Context, args: Listing) -> Outcome {
         output.json(&hosts)?;
         return Ok(());
     }
+    let all = hosts.iter().flat_map(|host| &host.runs);
+    let weighted = all
+        .flat_map(|run| &run.terminals)
+        .any(|terminal| terminal.weight != 1);
     let rows: Vec<Vec<String>> = hosts
         .iter()
         .flat_map(|host| &host.runs)
         .flat_map(|run| {
             run.terminals
                 .iter()
-                .map(move |terminal| row(output, run, terminal))
+                .map(move |terminal| row(output, run, terminal, weighted))
         })
         .collect();
     for host in hosts.iter().filter(|host| host.runs.is_empty()) {
@@ -59,10 +63,15 @@ pub(crate) fn run(context: &Context, args: Listing) -> Outcome {
         output.note("no terminals; `kimiq run` starts some");
         return Ok(());
     }
-    let head = [
+    let mut head = vec![
         "TERMINAL", "STATE", "REQUESTS", "TOKENS", "PID", "DIR", "TITLE",
     ];
-    output.table(&head, &[2, 3, 4], &rows)?;
+    let mut numbers = vec![2, 3, 4];
+    if weighted {
+        head.push("WEIGHT");
+        numbers.push(head.len() - 1);
+    }
+    output.table(&head, &numbers, &rows)?;
     for host in &hosts {
         for run in &host.runs {
             for terminal in &run.terminals {
@@ -75,7 +84,7 @@ pub(crate) fn run(context: &Context, args: Listing) -> Outcome {
     Ok(())
 }
 
-fn row(output: Output, run: &RunInfo, terminal: &TerminalInfo) -> Vec<String> {
+fn row(output: Output, run: &RunInfo, terminal: &TerminalInfo, weighted: bool) -> Vec<String> {
     let look = match terminal.state.as_str() {
         "working" => Look::Green,
         "waiting" | "needs_approval" | "asks" | "needs_trust" => Look::Yellow,
@@ -83,10 +92,11 @@ fn row(output: Output, run: &RunInfo, terminal: &TerminalInfo) -> Vec<String> {
         _ => Look::Dim,
     };
     let words = match &terminal.wait {
+        Some(wait) if terminal.state == "waiting" => wait.clone(),
         Some(wait) => format!("{}: {wait}", terminal.words),
         None => terminal.words.clone(),
     };
-    vec![
+    let mut cells = vec![
         format!("{}:{}", run.name, terminal.number),
         output.paint(look, &words),
         terminal.requests.to_string(),
@@ -96,5 +106,9 @@ fn row(output: Output, run: &RunInfo, terminal: &TerminalInfo) -> Vec<String> {
             .map_or_else(|| "-".to_owned(), |pid| pid.to_string()),
         terminal.dir.display().to_string(),
         terminal.title.chars().filter(|c| !c.is_control()).collect(),
-    ]
+    ];
+    if weighted {
+        cells.push(terminal.weight.to_string());
+    }
+    cells
 }

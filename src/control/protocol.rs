@@ -57,6 +57,12 @@ pub struct StartRun {
     pub name: Option<String>,
     /// How many terminals.
     pub count: u16,
+    /// Share of each terminal in the budgets, in relation to others; at least 1.
+    #[serde(default = "one")]
+    pub weight: u32,
+    /// The same for single terminals, by number.
+    #[serde(default)]
+    pub weights: BTreeMap<u16, u32>,
     /// Working folders, absolute, taken in turn; at least one.
     pub dirs: Vec<PathBuf>,
     /// First message of each terminal.
@@ -92,6 +98,10 @@ impl std::fmt::Debug for StartRun {
     }
 }
 
+fn one() -> u32 {
+    1
+}
+
 /// A run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RunInfo {
@@ -110,6 +120,9 @@ pub struct RunInfo {
 pub struct TerminalInfo {
     /// Its number in the run, from 1.
     pub number: u16,
+    /// Its share of the budgets in relation to others.
+    #[serde(default = "one")]
+    pub weight: u32,
     /// What it calls itself.
     pub title: String,
     /// What it is doing: `starting`, `needs_trust`, `working`, `waiting`, `retrying`, `needs_approval`, `asks`, `idle`, `bypassing`,

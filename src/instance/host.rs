@@ -563,8 +563,8 @@ impl control::Host for Handle {
     }
 
     fn status_line(&self, key: &str) -> Option<String> {
-        let terminal = self.0.proxy.keys.terminal_of(key.as_bytes())?;
-        Some(report::status_line(&self.0, &terminal))
+        let asker = self.0.proxy.keys.asker(key.as_bytes())?;
+        Some(report::status_line(&self.0, &asker.terminal))
     }
 
     fn attach(&self, window: HostEnd) -> Pending<'_, ()> {

@@ -147,7 +147,7 @@ fn start(
     let key = host
         .proxy
         .keys
-        .issue(&slot.name)
+        .issue(&slot.name, run.weight(slot.number))
         .map_err(|error| format!("the system gives no randomness: {error}"))?;
     let resume = slot.live.lock().session.clone();
     let spec = run.spec(host, slot, &key, resume)?;

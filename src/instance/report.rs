@@ -53,12 +53,12 @@ pub(crate) fn run(host: &Instance, run: &Run) -> RunInfo {
         terminals: run
             .slots()
             .iter()
-            .map(|slot| terminal(host, slot))
+            .map(|slot| terminal(host, run, slot))
             .collect(),
     }
 }
 
-fn terminal(host: &Instance, slot: &Slot) -> TerminalInfo {
+fn terminal(host: &Instance, run: &Run, slot: &Slot) -> TerminalInfo {
     let activity = host.proxy.board.activity(&slot.name);
     let told = waiting::of(host, slot);
     let live = slot.live.lock();
@@ -69,6 +69,7 @@ fn terminal(host: &Instance, slot: &Slot) -> TerminalInfo {
     let running = live.terminal.as_ref().filter(|_| exit.is_none());
     TerminalInfo {
         number: slot.number,
+        weight: run.weight(slot.number),
         title: live.title.clone(),
         state: live.state.name().to_owned(),
         words: live.state.to_string(),

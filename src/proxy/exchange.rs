@@ -50,6 +50,8 @@ const SLOWEST_REFUSAL: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct Call {
     pub(super) terminal: Arc<str>,
+    /// Its share of the budgets in relation to others.
+    pub(super) weight: u32,
     pub(super) upstream: Arc<Upstream>,
     /// Path and query below the upstream's base.
     pub(super) path: String,
@@ -120,6 +122,7 @@ pub(super) async fn exchange(
         let ask = Ask {
             pool: pool.clone(),
             terminal: call.terminal.clone(),
+            weight: call.weight,
             prompt: estimate.prompt,
             uncached: estimate.uncached,
             cached: estimate.cached,
@@ -130,7 +133,6 @@ pub(super) async fn exchange(
             budgeted: kind.has_token_budgets(),
             patience,
             again: place.take(),
-            ..Ask::default()
         };
         let departure = match proxy.gate.admit(ask).await {
             Ok(permit) => meter.admitted(permit),

@@ -44,7 +44,7 @@ use crate::usage::{Estimator, Ledger};
 
 pub use board::{Activity, Board, Outcome, Phase};
 pub use fault::{Fault, Side};
-pub use keys::Keys;
+pub use keys::{Asker, Keys};
 pub use listener::{Aside, AsideHandler, serve};
 pub use route::Routes;
 pub use stalls::Stalls;

@@ -293,10 +293,11 @@ fn status(
 ) -> Line<'static> {
     let mut left = format!(" {}", shortened(&view.run, TITLE));
     if let Some(tab) = front {
-        left = format!("{left} · {}", tab.state);
-        if let Some(wait) = &tab.wait {
-            left = format!("{left} ({})", shortened(wait, 60));
-        }
+        left = match &tab.wait {
+            Some(wait) if tab.state == State::Waiting => format!("{left} · {wait}"),
+            Some(wait) => format!("{left} · {}: {wait}", tab.state),
+            None => format!("{left} · {}", tab.state),
+        };
     }
     let mut facts = Vec::new();
     if view.status.queue > 0 {

@@ -10,6 +10,7 @@ use crate::cli::output::Look;
 use crate::cli::output::Output;
 use crate::control::RunInfo;
 use crate::control::TerminalInfo;
+use crate::instance;
 use crate::usage::figures::grouped;
 
 #[derive(Serialize)]
@@ -58,6 +59,10 @@ pub(crate) fn run(context: &Context, args: Listing) -> Outcome {
             "the host `{}` runs without terminals, process {}, port {}",
             host.host, host.pid, host.port
         ));
+    }
+    for (host, sessions) in context.lost()? {
+        let lines = instance::resume_lines(&sessions).join("\n");
+        output.note(format!("the host `{host}` was killed; {lines}"));
     }
     if rows.is_empty() {
         output.note("no terminals; `kimiq run` starts some");

@@ -9,7 +9,6 @@ use crate::control::BudgetInfo;
 use crate::control::DayInfo;
 use crate::control::HealthReport;
 use crate::control::PoolInfo;
-use crate::control::Resume;
 use crate::control::RunInfo;
 use crate::control::TerminalInfo;
 use crate::control::UpstreamInfo;
@@ -355,52 +354,5 @@ async fn reach_one(upstream: &Upstream) -> UpstreamInfo {
         url: upstream.base(),
         reachable: error.is_none(),
         error,
-    }
-}
-
-/// How to go on with each session, as lines to print.
-pub fn resume_lines(sessions: &[Resume]) -> Vec<String> {
-    if sessions.is_empty() {
-        return Vec::new();
-    }
-    let mut lines = vec!["to go on with a session:".to_owned()];
-    for one in sessions {
-        lines.push(format!(
-            "  {}  cd {} && {}",
-            one.terminal,
-            quoted(&one.dir.display().to_string()),
-            one.command
-        ));
-    }
-    lines
-}
-
-/// A path as a shell takes it.
-pub(crate) fn quoted(path: &str) -> String {
-    let plain = path
-        .bytes()
-        .all(|b| b.is_ascii_alphanumeric() || b"/._-+".contains(&b));
-    if plain {
-        path.to_owned()
-    } else {
-        format!("'{}'", path.replace('\'', r"'\''"))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_resume_can_be_pasted() {
-        let sessions = [Resume {
-            terminal: "run:1".into(),
-            session: "s".into(),
-            dir: "/w/it's".into(),
-            command: "kimi -r s".into(),
-        }];
-        let lines = resume_lines(&sessions);
-        assert_eq!(lines[1], r"  run:1  cd '/w/it'\''s' && kimi -r s");
-        assert!(resume_lines(&[]).is_empty());
     }
 }

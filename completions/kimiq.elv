@@ -20,8 +20,8 @@ set edit:completion:arg-completer[kimiq] = {|@words|
         &'kimiq'= {
             cand --host 'Name of the host, the process that a command is about'
             cand --set 'Give one setting, such as limits.window=60; repeat for more'
-            cand -h 'Print help (see more with ''--help'')'
-            cand --help 'Print help (see more with ''--help'')'
+            cand -h 'Print help'
+            cand --help 'Print help'
             cand -V 'Print version'
             cand --version 'Print version'
             cand run 'Start terminals and attach to them'
@@ -40,9 +40,6 @@ set edit:completion:arg-completer[kimiq] = {|@words|
             cand doctor 'Look for what is missing or wrong on this machine'
             cand client 'Install the client program'
             cand completions 'Print the completion script of a shell'
-            cand host 'The background host'
-            cand status-line 'The line in the footer of a client'
-            cand man 'Write the man pages into a folder'
         }
         &'kimiq;run'= {
             cand -n 'How many terminals'
@@ -254,31 +251,6 @@ set edit:completion:arg-completer[kimiq] = {|@words|
             cand --set 'Give one setting, such as limits.window=60; repeat for more'
             cand -h 'Print help (see more with ''--help'')'
             cand --help 'Print help (see more with ''--help'')'
-            cand -V 'Print version'
-            cand --version 'Print version'
-        }
-        &'kimiq;host'= {
-            cand --host 'Name of the host, the process that a command is about'
-            cand --set 'Give one setting, such as limits.window=60; repeat for more'
-            cand --demo 'Use the simulated upstream'
-            cand -h 'Print help'
-            cand --help 'Print help'
-            cand -V 'Print version'
-            cand --version 'Print version'
-        }
-        &'kimiq;status-line'= {
-            cand --host 'Name of the host, the process that a command is about'
-            cand --set 'Give one setting, such as limits.window=60; repeat for more'
-            cand -h 'Print help'
-            cand --help 'Print help'
-            cand -V 'Print version'
-            cand --version 'Print version'
-        }
-        &'kimiq;man'= {
-            cand --host 'Name of the host, the process that a command is about'
-            cand --set 'Give one setting, such as limits.window=60; repeat for more'
-            cand -h 'Print help'
-            cand --help 'Print help'
             cand -V 'Print version'
             cand --version 'Print version'
         }

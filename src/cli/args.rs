@@ -163,7 +163,7 @@ pub(crate) struct Listing {
 
 #[derive(Args, Debug)]
 pub(crate) struct Send {
-    /// The terminal, such as 2 or work:2
+    /// The terminal, such as work:2, or 2 where one run lives
     #[arg(value_name = "[RUN:]N")]
     pub(crate) terminal: String,
     /// The text; kimiq presses Enter after it
@@ -176,7 +176,7 @@ pub(crate) struct Send {
 
 #[derive(Args, Debug)]
 pub(crate) struct Snapshot {
-    /// The terminal, such as 2 or work:2
+    /// The terminal, such as work:2, or 2 where one run lives
     #[arg(value_name = "[RUN:]N")]
     pub(crate) terminal: String,
     /// Print JSON
@@ -213,7 +213,7 @@ pub(crate) struct Usage {
 
 #[derive(Args, Debug)]
 pub(crate) struct Why {
-    /// The terminal, such as 2 or work:2; without it, all that wait
+    /// The terminal, such as work:2, or 2 where one run lives; without it, all that wait
     #[arg(value_name = "[RUN:]N")]
     pub(crate) terminal: Option<String>,
     /// Print JSON

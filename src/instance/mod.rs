@@ -25,6 +25,7 @@ mod options;
 mod report;
 mod resume;
 mod run;
+mod sizes;
 mod slot;
 mod waiting;
 mod window;

@@ -247,6 +247,27 @@ fn a_new_terminal_that_was_asked_for_is_shown() {
 }
 
 #[test]
+fn a_window_without_colours_has_none_of_its_own() {
+    let ended = State::Exited(Exit {
+        code: Some(1),
+        signal: None,
+    });
+    let all = view(&[ended, State::Working]);
+    for (plain, overlay) in [(false, &b""[..]), (true, b""), (true, b"\x02x")] {
+        let mut session = session(&all);
+        session.set_plain(plain);
+        type_into(&mut session, overlay);
+        let mut screen = Screen::new(session.terminal_size(), 0);
+        screen.feed(b"\x1b[38;5;77mtheirs");
+        let painted = session.paint(&all, |_| Some(&screen));
+        let text = String::from_utf8(painted).unwrap();
+        assert!(text.contains("38;5;77"), "the program keeps its own");
+        let others = text.replace("38;5;77", "");
+        assert_eq!(!others.contains("8;5;"), plain, "{text:?}");
+    }
+}
+
+#[test]
 fn mouse_reports_reach_a_program_that_asks_in_its_own_place_and_form() {
     let all = view(&[State::Idle]);
     for (ask, expected) in [

@@ -161,7 +161,8 @@ async fn a_wait_beyond_the_patience_is_refused_at_once() {
     let answer = gate.admit(hasty).await;
     assert_eq!(start.elapsed(), Duration::ZERO);
     let text = answer.as_ref().unwrap_err().to_string();
-    assert_eq!(text, "kimiq: waiting for prompt tokens; free in about 60 s");
+    let expected = "kimiq: no room yet; the request waits for 1 prompt tokens, place 1, about 60 s";
+    assert_eq!(text, expected);
     assert_eq!(queue_refusal(answer), (Budget::Prompt, 60));
     assert!(gate.snapshot().queue.is_empty());
 }

@@ -51,6 +51,7 @@ Register-ArgumentCompleter -Native -CommandName 'kimiq' -ScriptBlock {
             [CompletionResult]::new('--name', '--name', [CompletionResultType]::ParameterName, 'Name of the run')
             [CompletionResult]::new('--dir', '--dir', [CompletionResultType]::ParameterName, 'Working folder; repeat it, and terminals take the folders in turn')
             [CompletionResult]::new('--prompt', '--prompt', [CompletionResultType]::ParameterName, 'First message, typed into each terminal')
+            [CompletionResult]::new('--weight', '--weight', [CompletionResultType]::ParameterName, 'Share of the budgets in relation to other terminals, 1 to 100 [default: setting terminals.weight, 1]; 2=3 gives it to terminal 2 alone, repeat for more')
             [CompletionResult]::new('--exec', '--exec', [CompletionResultType]::ParameterName, 'Run this program in place of the client')
             [CompletionResult]::new('--kimi', '--kimi', [CompletionResultType]::ParameterName, 'Command line of the client, such as "node /opt/kimi/main.js"')
             [CompletionResult]::new('--max-steps', '--max-steps', [CompletionResultType]::ParameterName, 'Steps per turn that the client may take')

@@ -399,7 +399,7 @@ _kimiq() {
             return 0
             ;;
         kimiq__subcmd__run)
-            opts="-n -d -y -h -V --terminals --name --dir --prompt --detach --foreground --rewrite-config --demo --exec --kimi --max-steps --yes --host --set --help --version"
+            opts="-n -d -y -h -V --terminals --name --dir --prompt --weight --detach --foreground --rewrite-config --demo --exec --kimi --max-steps --yes --host --set --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -425,6 +425,10 @@ _kimiq() {
                     return 0
                     ;;
                 --prompt)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --weight)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -47,6 +47,7 @@ set edit:completion:arg-completer[kimiq] = {|@words|
             cand --name 'Name of the run'
             cand --dir 'Working folder; repeat it, and terminals take the folders in turn'
             cand --prompt 'First message, typed into each terminal'
+            cand --weight 'Share of the budgets in relation to other terminals, 1 to 100 [default: setting terminals.weight, 1]; 2=3 gives it to terminal 2 alone, repeat for more'
             cand --exec 'Run this program in place of the client'
             cand --kimi 'Command line of the client, such as "node /opt/kimi/main.js"'
             cand --max-steps 'Steps per turn that the client may take'

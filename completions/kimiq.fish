@@ -48,6 +48,7 @@ complete -c kimiq -n "__fish_kimiq_using_subcommand run" -s n -l terminals -d 'H
 complete -c kimiq -n "__fish_kimiq_using_subcommand run" -l name -d 'Name of the run' -r
 complete -c kimiq -n "__fish_kimiq_using_subcommand run" -l dir -d 'Working folder; repeat it, and terminals take the folders in turn' -r -f -a "(__fish_complete_directories)"
 complete -c kimiq -n "__fish_kimiq_using_subcommand run" -l prompt -d 'First message, typed into each terminal' -r
+complete -c kimiq -n "__fish_kimiq_using_subcommand run" -l weight -d 'Share of the budgets in relation to other terminals, 1 to 100 [default: setting terminals.weight, 1]; 2=3 gives it to terminal 2 alone, repeat for more' -r
 complete -c kimiq -n "__fish_kimiq_using_subcommand run" -l exec -d 'Run this program in place of the client' -r -f -a "(__fish_complete_command)"
 complete -c kimiq -n "__fish_kimiq_using_subcommand run" -l kimi -d 'Command line of the client, such as "node /opt/kimi/main.js"' -r -f -a "(__fish_complete_command)"
 complete -c kimiq -n "__fish_kimiq_using_subcommand run" -l max-steps -d 'Steps per turn that the client may take' -r

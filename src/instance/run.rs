@@ -274,6 +274,12 @@ impl Run {
         self.changes.subscribe()
     }
 
+    /// The share of a terminal in the budgets, in relation to others.
+    pub(crate) fn weight(&self, number: u16) -> u32 {
+        let own = self.ask.weights.get(&number).copied();
+        own.unwrap_or(self.ask.weight).max(1)
+    }
+
     pub(crate) fn is_client(&self) -> bool {
         self.prepared.is_some()
     }

@@ -17,6 +17,7 @@ use crate::terminal::Screen;
 use crate::terminal::Signal;
 use crate::terminal::Size;
 use crate::terminal::State;
+use crate::usage::figures::Share;
 use proptest::prelude::*;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -38,6 +39,7 @@ fn tab(number: u16, state: State) -> Tab {
         title: format!("title {number}"),
         state,
         wait: None,
+        clock: None,
     }
 }
 
@@ -47,7 +49,7 @@ fn view(states: &[State]) -> ViewModel {
         terminals: (1..).zip(states).map(|(n, state)| tab(n, *state)).collect(),
         status: Status {
             queue: 2,
-            budget: Some(("generated tokens".to_owned(), 87)),
+            budget: Some(("generated tokens".to_owned(), Share::of(87, 100))),
             tokens_today: 1_234_567,
             daily_cap: Some(200_000_000),
             notices: vec!["80 % of the day is used".to_owned()],
@@ -380,7 +382,7 @@ fn the_screen_of_the_program_is_seen_cell_by_cell() {
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(lines[0], " 1 ● title 1  2 ○ title 2");
     assert!(lines[23].starts_with(" demo · working"), "{}", lines[23]);
-    assert!(lines[23].contains("generated tokens 87%"), "{}", lines[23]);
+    assert!(lines[23].contains("generated tokens 87 %"), "{}", lines[23]);
 }
 
 #[test]

@@ -141,7 +141,6 @@ impl Pair {
                 Ratio::Auto { start_ppm: 950_000 }
             },
             output_reserve: Some(1000),
-            pace: false,
             ..Options::default()
         };
         let now = Duration::from_secs(100);
@@ -249,7 +248,8 @@ impl Pair {
             Event::Throttle(pool, after) => {
                 let after = Some(Duration::from_millis(after));
                 let pool = Arc::from(POOLS[pool]);
-                self.limiter.throttled(&pool, after, 100_000, self.moment());
+                self.limiter
+                    .throttled(&pool, None, after, 100_000, self.moment());
             }
             Event::Observe(pool, generated) => {
                 // The other limits are left as they are, so that the unit is decided by them.

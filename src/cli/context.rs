@@ -3,6 +3,7 @@
 use crate::cli::args::Common;
 use crate::cli::failure::Failure;
 use crate::cli::failure::Kind;
+use crate::cli::failure::Outcome;
 use crate::cli::output::Output;
 use crate::config;
 use crate::config::Environment;
@@ -11,12 +12,13 @@ use crate::config::Resolved;
 use crate::control::Client;
 use crate::control::ControlError;
 use crate::control::Registry;
+use crate::control::Resume;
 use crate::control::RunInfo;
 use crate::control::is_plain_name;
+use crate::instance;
+use crate::instance::DEFAULT_HOST;
 use crate::instance::Setup;
 
-/// Name of the host that a user has without asking for another.
-pub(crate) const DEFAULT_HOST: &str = "default";
 /// Name of the host that has the simulated upstream.
 pub(crate) const DEMO_HOST: &str = "demo";
 
@@ -98,6 +100,21 @@ impl Context {
         Ok(found.into_iter().map(Client::new).collect())
     }
 
+    /// Hosts that were killed, with what was open in them and is not open again.
+    pub(crate) fn lost(&self) -> Result<Vec<(String, Vec<Resume>)>, Failure> {
+        let mut found = Vec::new();
+        for name in self.paths.host_names()? {
+            let about = self.common.host.as_ref().is_none_or(|only| *only == name);
+            let alive = self.registry.find(&name)?.is_some();
+            let state = self.paths.instance_state(&name);
+            let sessions = instance::lost_sessions(&state, alive)?;
+            if about && !sessions.is_empty() {
+                found.push((name, sessions));
+            }
+        }
+        Ok(found)
+    }
+
     /// The one host that this command is about: the named one, the only one, or the default one.
     pub(crate) fn host(&self) -> Result<Client, Failure> {
         let mut hosts = self.hosts()?;
@@ -169,9 +186,27 @@ impl Context {
             let what = format!("`{given}` names no terminal; write it as 2 or work:2");
             return Err(Failure::new(Kind::Usage, what));
         }
+        if run.is_none() {
+            self.one_of(number).await?;
+        }
         let (host, info) = self.host_of_run(run).await?;
         let terminal = format!("{}:{number}", info.name);
         Ok((host, terminal))
+    }
+
+    /// A number alone names a terminal where there is one run; with several nobody should have to guess.
+    async fn one_of(&self, number: &str) -> Outcome {
+        let mut candidates = Vec::new();
+        for host in self.hosts()? {
+            let runs = host.runs().await?;
+            candidates.extend(runs.iter().map(|run| format!("{}:{number}", run.name)));
+        }
+        if candidates.len() < 2 {
+            return Ok(());
+        }
+        let what = format!("several runs live, so `{number}` may be any of them");
+        let hint = format!("write one of {}", candidates.join(", "));
+        Err(Failure::new(Kind::Usage, what).hint(hint))
     }
 }
 

@@ -8,7 +8,6 @@ use crate::cli::attach;
 use crate::cli::block_on;
 use crate::cli::client;
 use crate::cli::context::Context;
-use crate::cli::context::DEFAULT_HOST;
 use crate::cli::context::DEMO_HOST;
 use crate::cli::context::bad_name;
 use crate::cli::failure::Failure;
@@ -25,6 +24,7 @@ use crate::control::RunInfo;
 use crate::control::Screen;
 use crate::control::StartRun;
 use crate::control::is_plain_name;
+use crate::instance::DEFAULT_HOST;
 
 pub(crate) fn run(context: &Context, args: args::Run) -> Outcome {
     if let Some(name) = &args.name
@@ -35,6 +35,11 @@ pub(crate) fn run(context: &Context, args: args::Run) -> Outcome {
     let mut flags = Vec::new();
     if let Some(count) = args.terminals {
         flags.push(("--terminals", format!("terminals.count={count}")));
+    }
+    for (number, weight) in &args.weights {
+        if number.is_none() {
+            flags.push(("--weight", format!("terminals.weight={weight}")));
+        }
     }
     if let Some(steps) = args.max_steps {
         flags.push(("--max-steps", format!("client.max_steps={steps}")));
@@ -59,6 +64,12 @@ pub(crate) fn run(context: &Context, args: args::Run) -> Outcome {
     }
     let ask = describe(context, &settings, &args)?;
     let name = host_name(context, args.demo)?;
+    for (host, sessions) in context.lost()? {
+        context.output.note(format!(
+            "the host `{host}` was killed with {} open; `kimiq ps` tells how to go on",
+            counted(sessions.len(), "session")
+        ));
+    }
     if args.foreground {
         return host::foreground(context, settings, &name, args.demo, ask, interactive);
     }
@@ -159,6 +170,12 @@ fn describe(context: &Context, settings: &Resolved, args: &args::Run) -> Result<
     Ok(StartRun {
         name: args.name.clone(),
         count: small(settings.count("terminals.count"), 1),
+        weight: u32::from(small(settings.count("terminals.weight"), 1)),
+        weights: args
+            .weights
+            .iter()
+            .filter_map(|&(number, weight)| Some((number?, weight)))
+            .collect(),
         dirs,
         prompt: args.prompt.clone(),
         program,

@@ -29,12 +29,13 @@ use crate::control::StopRun;
 use crate::control::UsageBy;
 use crate::control::UsageReport;
 use crate::control::WhyReport;
+use crate::instance::acquaint::Acquaintance;
 use crate::instance::client::Clients;
 use crate::instance::client::Prepared;
-use crate::instance::options;
 use crate::instance::report;
 use crate::instance::run::Run;
 use crate::instance::slot::Slot;
+use crate::instance::waiting;
 use crate::instance::window;
 use crate::proxy::Proxy;
 use crate::terminal::Id;
@@ -127,6 +128,15 @@ impl Instance {
 
     pub(crate) fn next_id(&self) -> Id {
         Id(self.next_id.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Makes upstreams of addresses.
+    pub(crate) fn acquaintance(&self) -> Acquaintance<'_> {
+        Acquaintance {
+            settings: &self.settings,
+            client: &self.proxy.client,
+            simulated: self.demo.then_some(&*self.plain),
+        }
     }
 
     /// The proxy's address.
@@ -373,8 +383,8 @@ impl Instance {
                 return Err(HostError::Invalid("a run needs a folder".to_owned()));
             }
             Program::Exec { .. } => {
-                let upstream =
-                    options::upstream(&self.settings, report::DEFAULT_ROUTE, &self.plain);
+                let acquaintance = self.acquaintance();
+                let upstream = acquaintance.make(report::DEFAULT_ROUTE, &self.plain).await;
                 self.proxy
                     .routes
                     .set(upstream.map_err(|error| HostError::Invalid(error.to_string()))?);
@@ -486,7 +496,7 @@ impl control::Host for Handle {
     }
 
     fn why(&self, terminal: Option<&str>) -> Result<Vec<WhyReport>, HostError> {
-        report::why(&self.0, terminal)
+        waiting::why(&self.0, terminal)
     }
 
     fn start(&self, ask: StartRun) -> Pending<'_, RunInfo> {
@@ -562,8 +572,8 @@ impl control::Host for Handle {
     }
 
     fn status_line(&self, key: &str) -> Option<String> {
-        let terminal = self.0.proxy.keys.terminal_of(key.as_bytes())?;
-        Some(report::status_line(&self.0, &terminal))
+        let asker = self.0.proxy.keys.asker(key.as_bytes())?;
+        Some(report::status_line(&self.0, &asker.terminal))
     }
 
     fn attach(&self, window: HostEnd) -> Pending<'_, ()> {

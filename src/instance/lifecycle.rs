@@ -29,6 +29,7 @@ use crate::control::Registry;
 use crate::control::Server;
 use crate::fsx;
 use crate::instance::InstanceError;
+use crate::instance::acquaint::Acquaintance;
 use crate::instance::client;
 use crate::instance::client::Clients;
 use crate::instance::host::Handle;
@@ -40,6 +41,7 @@ use crate::instance::log;
 use crate::instance::log::Log;
 use crate::instance::options;
 use crate::instance::report;
+use crate::instance::resume;
 use crate::instance::slot;
 use crate::kimi;
 use crate::limits::Gate;
@@ -190,9 +192,13 @@ async fn build(setup: &Setup, role: Role) -> Result<Built, InstanceError> {
         .or_else(|| settings.text("proxy.upstream").map(ToOwned::to_owned))
         .unwrap_or_default();
     if role == Role::Proxy {
-        proxy
-            .routes
-            .set_default(options::upstream(settings, report::DEFAULT_ROUTE, &plain)?);
+        let acquaintance = Acquaintance {
+            settings,
+            client: &proxy.client,
+            simulated: None,
+        };
+        let upstream = acquaintance.make(report::DEFAULT_ROUTE, &plain).await?;
+        proxy.routes.set_default(upstream);
     }
     let (listener, port) = listen(settings, role).await?;
     let token = token().map_err(|source| InstanceError::System {
@@ -363,6 +369,7 @@ fn tend(
             Arc::clone(&instance.proxy),
             state.to_path_buf(),
         )),
+        Box::pin(keeping::share_day(Arc::clone(&instance.proxy))),
         Box::pin(keeping::log_stats(gate.clone())),
         // Its last write is the teardown's.
         Box::pin(instance.proxy.ledger.clone().drive()),
@@ -370,6 +377,10 @@ fn tend(
     ];
     if role != Role::Proxy {
         tasks.push(Box::pin(terminal::reap_strangers()));
+        tasks.push(Box::pin(resume::keep(
+            Arc::clone(instance),
+            state.to_path_buf(),
+        )));
     }
     if role == Role::Background {
         tasks.push(Box::pin(Arc::clone(instance).end_when_unused()));
@@ -519,6 +530,9 @@ async fn tear_down(built: Built) {
     let saved = tokio::task::spawn_blocking(move || {
         if let Err(error) = keeping::write(&proxy, &state) {
             tracing::error!(%error, "what was learned could not be saved");
+        }
+        if let Err(error) = resume::forget_sessions(&state) {
+            tracing::error!(%error, "the list of open sessions could not be removed");
         }
         if let Err(error) = proxy.ledger.flush() {
             tracing::error!(error = %chain(&error), "the ledger could not be saved");

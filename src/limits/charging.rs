@@ -97,7 +97,11 @@ mod tests {
             for &one in theirs.iter().cycle().take(40) {
                 charging.observe(1000, counts(one, [0; 2]));
             }
-            assert_eq!((charging.flows(), charging.ends()), (flows, ends), "{theirs:?}");
+            assert_eq!(
+                (charging.flows(), charging.ends()),
+                (flows, ends),
+                "{theirs:?}"
+            );
         };
         check(&[500, 485, 515], true, false);
         check(&[300], false, true);
@@ -115,7 +119,11 @@ mod tests {
                 // A prompt flows, and another answer ends later.
                 let grown = if answer % 2 == 0 { [20, 0] } else { [0, 20] };
                 (0..2).for_each(|one| all[one] += grown[one]);
-                theirs = if answer % 15 == 14 { 0 } else { theirs + grown[index] };
+                theirs = if answer % 15 == 14 {
+                    0
+                } else {
+                    theirs + grown[index]
+                };
                 charging.observe(1000, counts(theirs, all));
             }
             charging

@@ -2,7 +2,8 @@
 //!
 //! One mutex, never held across an await. Each waiter has a oneshot of its own; nobody is woken to look again. A permit
 //! whose waiter has just gone away is dropped outside the lock and gives itself back. The timer sleeps until the next
-//! instant at which something can change and is re-armed when that instant moves.
+//! instant at which something can change; its task is woken when that instant comes nearer, and finds out by itself when it
+//! went away.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -32,6 +33,8 @@ pub struct Gate {
 
 struct Shared {
     origin: Instant,
+    /// Seconds of the limiter's clock in a real one.
+    scale: u32,
     /// What the limiter's clock shows at `origin`: late enough for stamps of an earlier process.
     start: Duration,
     wall: fn() -> DateTime<Utc>,
@@ -45,7 +48,9 @@ struct Shared {
 struct State {
     limiter: Limiter,
     waiters: HashMap<Id, oneshot::Sender<Answer>>,
-    /// What the timer sleeps until.
+    /// When something can change next.
+    wake: Option<Duration>,
+    /// What the timer sleeps until: never later than that, often earlier.
     armed: Option<Duration>,
     closed: bool,
     chance: u64,
@@ -77,12 +82,14 @@ impl Gate {
             .unsigned_abs();
         let shared = Shared {
             origin,
+            scale: options.time_scale.max(1),
             start,
             wall,
             slice: options.window / 240,
             state: Mutex::new(State {
                 limiter: Limiter::new(options, now),
                 waiters: HashMap::new(),
+                wake: None,
                 armed: None,
                 closed: false,
                 chance,
@@ -138,12 +145,13 @@ impl Gate {
             .act(|limiter, now| limiter.observe(&pool, &observation, now));
     }
 
-    /// The upstream answered 429 for this pool: the pool rests, and its ratio may fall. Not for 503 and 529, which
-    /// say nothing about our budgets.
-    pub fn throttled(&self, pool: &str, retry_after: Option<Duration>) {
+    /// The upstream answered 429 for this pool, to the request of this permit: the pool rests, and its ratio may fall.
+    /// Call it after the answer's headers were observed. Not for 503 and 529, which say nothing about our budgets.
+    pub fn throttled(&self, pool: &str, refused: Option<&Permit>, retry_after: Option<Duration>) {
         let pool = Arc::from(pool);
+        let id = refused.map(|permit| permit.id);
         self.shared.act_with_chance(|limiter, now, jitter| {
-            limiter.throttled(&pool, retry_after, jitter, now);
+            limiter.throttled(&pool, id, retry_after, jitter, now);
         });
     }
 
@@ -183,10 +191,11 @@ impl Gate {
         let shared = &self.shared;
         loop {
             let armed = {
-                let state = shared.state.lock();
+                let mut state = shared.state.lock();
                 if state.closed {
                     return;
                 }
+                state.armed = state.wake;
                 state.armed
             };
             let sleep = async {
@@ -212,12 +221,12 @@ impl Shared {
     }
 
     fn elapsed(&self) -> Duration {
-        self.start + self.origin.elapsed()
+        self.start + self.origin.elapsed() * self.scale
     }
 
     /// The limiter's time as tokio's. A patience without end is looked at once a day.
     fn instant(&self, at: Duration) -> Instant {
-        let ahead = at.saturating_sub(self.elapsed());
+        let ahead = at.saturating_sub(self.elapsed()) / self.scale;
         Instant::now() + ahead.min(Duration::from_hours(24))
     }
 
@@ -276,9 +285,12 @@ impl Shared {
             };
             answers.push((state.waiters.remove(&id), answer));
         }
-        let wake = state.limiter.next_wake(now);
-        if wake != state.armed {
-            state.armed = wake;
+        state.wake = state.limiter.next_wake(now);
+        // A later one is found when the timer fires: waking its task for every request costs more than the request.
+        if let Some(wake) = state.wake
+            && state.armed.is_none_or(|armed| wake < armed)
+        {
+            state.armed = state.wake;
             self.rearm.notify_one();
         }
         answers
@@ -293,7 +305,6 @@ impl Shared {
             shared: Arc::clone(self),
             id,
             ticket,
-            waited: now.at.saturating_sub(ticket.arrived),
             ended: false,
             uncharged: 0,
             charged_at: now.at,
@@ -355,7 +366,6 @@ pub struct Permit {
     shared: Arc<Shared>,
     id: Id,
     ticket: Ticket,
-    waited: Duration,
     ended: bool,
     uncharged: u64,
     charged_at: Duration,
@@ -435,11 +445,6 @@ impl Permit {
         self.shared.look(|limiter, _| limiter.spent(id, uncharged))
     }
 
-    /// From the first arrival to the admission.
-    pub fn waited(&self) -> Duration {
-        self.waited
-    }
-
     fn end(mut self, ending: Ending) -> Tokens {
         self.finish(ending)
     }
@@ -481,5 +486,73 @@ impl Drop for Permit {
         if !self.ended {
             self.finish(Ending::Cancelled);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::task::{Context, Waker};
+
+    use super::*;
+
+    fn wall() -> DateTime<Utc> {
+        DateTime::UNIX_EPOCH
+    }
+
+    /// Whether the timer's task was woken since the last look.
+    fn woken(gate: &Gate) -> bool {
+        let mut notified = pin!(gate.shared.rearm.notified());
+        notified
+            .as_mut()
+            .poll(&mut Context::from_waker(Waker::noop()))
+            .is_ready()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_timer_is_woken_only_for_something_nearer() {
+        let mut options = Options {
+            output_reserve: Some(0),
+            ..Options::default()
+        };
+        options.start.prompt = 1000;
+        let gate = Gate::new(options, wall);
+        let ask = |prompt: u64, patience| Ask {
+            pool: "pool".into(),
+            terminal: prompt.to_string().into(),
+            prompt,
+            patience: Duration::from_secs(patience),
+            ..Ask::default()
+        };
+        let mut running = gate.admit(ask(600, 300)).await.unwrap();
+        running.sent();
+        gate.admit(ask(1, 300)).await.unwrap().settle(Tokens {
+            prompt: 1,
+            ..Tokens::default()
+        });
+        assert!(!woken(&gate), "nothing waits");
+
+        let mut tasks = tokio::task::JoinSet::new();
+        let mut start = |ask| {
+            let gate = gate.clone();
+            tasks.spawn(async move { gate.admit(ask).await.map(drop) })
+        };
+        start(ask(900, 300));
+        tokio::task::yield_now().await;
+        assert!(woken(&gate), "somebody waits");
+        gate.admit(ask(2, 300)).await.unwrap().settle(Tokens {
+            prompt: 2,
+            ..Tokens::default()
+        });
+        assert!(!woken(&gate), "nothing comes nearer");
+        let hasty = start(ask(901, 200));
+        tokio::task::yield_now().await;
+        assert!(!woken(&gate), "a deadline behind the window");
+        hasty.abort();
+        running.settle(Tokens::default());
+        while let Some(ended) = tasks.join_next().await {
+            assert!(ended.is_err() || ended.is_ok_and(|answer| answer.is_ok()));
+        }
+        assert!(!woken(&gate), "nobody is left to wait for");
     }
 }

@@ -230,11 +230,6 @@ impl Queue {
         }
     }
 
-    /// The place of who is next.
-    pub(crate) fn first(&self) -> Option<Place> {
-        self.order.first().map(|&(_, place, _)| place)
-    }
-
     /// The requests that may be next, in order: of each terminal the first of its next lane, then of its others. Of more than
     /// 64 terminals that wait the later ones do not pass the head: a look at all would cost more than it brings.
     pub(crate) fn candidates(&self) -> impl Iterator<Item = (Spot, &Waiting)> {

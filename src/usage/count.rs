@@ -384,9 +384,10 @@ mod tests {
             .estimate(&asked(&prompt(&[3, -2, 3])), later)
             .estimate;
         assert_eq!(next.prompt, 31_600);
-        assert_eq!(next.cached, 27_000);
-        assert_eq!(next.uncached, 4600 + 230 + 200);
+        assert_eq!(next.cached, 28_500);
+        assert_eq!(next.uncached, 3100 + 62 + 200);
         assert_eq!(next.cache_expires_in, Some(Duration::from_secs(290)));
+        assert_eq!(next.cache_sure_for, Some(Duration::from_secs(50)));
         // An answer of 30 kB cannot be what was counted as 600.
         let other = estimator
             .estimate(&asked(&prompt(&[3, -30, 3])), later)
@@ -408,7 +409,7 @@ mod tests {
         // A compaction leaves the head, which is 22,000 of the 23,000 that were estimated and 30,000 that were counted.
         let compacted = estimator.estimate(&asked(&prompt(&[6])), now).estimate;
         assert_eq!(compacted.prompt, 28_696 + 2000);
-        assert_eq!(compacted.cached, 25_826);
+        assert_eq!(compacted.cached, 27_260);
         for (session, place) in [("other", "host/m"), ("s", "other/m")] {
             let elsewhere = Asked {
                 place,
@@ -445,13 +446,17 @@ mod tests {
         let estimator = Estimator::new(Some(3000));
         let first = prompt(&[3]);
         send(&estimator, &first, tokens(30_000, 0), now);
-        for _ in 0..60 {
+        for _ in 0..300 {
             send(&estimator, &first, tokens(30_000, 0), now);
         }
-        assert!(estimator.estimate(&asked(&first), now).estimate.cached < 100);
-        for _ in 0..60 {
+        assert!(estimator.estimate(&asked(&first), now).estimate.cached < 7500);
+        for _ in 0..300 {
             send(&estimator, &first, tokens(30_000, 30_000), now);
         }
+        // It waited for half an hour, and that is the age at which nothing was found.
+        let mut late = estimator.estimate(&asked(&first), now);
+        late.sent_after(30 * MINUTE);
+        estimator.learn(&asked(&first), &late, tokens(30_000, 0));
         let warm = estimator.estimate(&asked(&first), now).estimate;
         assert!(warm.cached > 29_000 && warm.uncached < 1300);
         estimator.refused("host/m");

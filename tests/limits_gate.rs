@@ -178,7 +178,7 @@ async fn a_wait_that_grows_beyond_the_patience_ends_in_time() {
     let mut waiting = pin!(gate.admit(patient));
     assert!(now(waiting.as_mut()).is_pending());
     tokio::time::advance(Duration::from_secs(30)).await;
-    gate.throttled("pool", Some(Duration::from_secs(50)));
+    gate.throttled("pool", None, Some(Duration::from_secs(50)));
     let (budget, retry_after) = queue_refusal(waiting.await);
     assert_eq!(start.elapsed(), Duration::from_secs(61));
     assert_eq!(budget, Budget::Pause);
@@ -307,7 +307,7 @@ async fn a_refused_request_returns_to_the_front() {
     let first = gate.admit(ask(600)).await.unwrap();
     let mut second = pin!(gate.admit(ask(600)));
     assert!(now(second.as_mut()).is_pending());
-    gate.throttled("pool", Some(Duration::from_secs(2)));
+    gate.throttled("pool", None, Some(Duration::from_secs(2)));
     let mut again = ask(600);
     again.again = Some(first.refused());
     let start = Instant::now();
@@ -523,9 +523,9 @@ async fn an_unexplained_429_lowers_the_ratio_once() {
         ratio: Ratio::Auto { start_ppm: 950_000 },
         ..options()
     });
-    gate.throttled("pool", None);
-    gate.throttled("pool", None);
-    assert_eq!(gate.snapshot().pools[0].ratio_ppm, 807_500);
+    gate.throttled("pool", None, None);
+    gate.throttled("pool", None, None);
+    assert_eq!(gate.snapshot().pools[0].ratio_ppm, 921_500);
 }
 
 #[tokio::test(start_paused = true)]

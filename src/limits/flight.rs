@@ -94,7 +94,7 @@ impl Flight {
         pool.hour.spent(&spent, now);
         for (d, amount) in spent.into_iter().enumerate().take(2) {
             match self.prompt[d] {
-                Some(seq) => pool.logs[d].correct(seq, amount),
+                Some(seq) => pool.correct(d, seq, amount),
                 None if amount > 0 => {
                     pool.logs[d].push(now, amount);
                 }

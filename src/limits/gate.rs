@@ -145,12 +145,13 @@ impl Gate {
             .act(|limiter, now| limiter.observe(&pool, &observation, now));
     }
 
-    /// The upstream answered 429 for this pool: the pool rests, and its ratio may fall. Not for 503 and 529, which
-    /// say nothing about our budgets.
-    pub fn throttled(&self, pool: &str, retry_after: Option<Duration>) {
+    /// The upstream answered 429 for this pool, to the request of this permit: the pool rests, and its ratio may fall.
+    /// Call it after the answer's headers were observed. Not for 503 and 529, which say nothing about our budgets.
+    pub fn throttled(&self, pool: &str, refused: Option<&Permit>, retry_after: Option<Duration>) {
         let pool = Arc::from(pool);
+        let id = refused.map(|permit| permit.id);
         self.shared.act_with_chance(|limiter, now, jitter| {
-            limiter.throttled(&pool, retry_after, jitter, now);
+            limiter.throttled(&pool, id, retry_after, jitter, now);
         });
     }
 

@@ -22,7 +22,9 @@
 //! does.
 
 mod advice;
+mod answers;
 mod ask;
+mod bias;
 mod charging;
 mod daily;
 mod explain;

@@ -305,7 +305,6 @@ impl Shared {
             shared: Arc::clone(self),
             id,
             ticket,
-            waited: now.at.saturating_sub(ticket.arrived),
             ended: false,
             uncharged: 0,
             charged_at: now.at,
@@ -367,7 +366,6 @@ pub struct Permit {
     shared: Arc<Shared>,
     id: Id,
     ticket: Ticket,
-    waited: Duration,
     ended: bool,
     uncharged: u64,
     charged_at: Duration,
@@ -445,11 +443,6 @@ impl Permit {
     pub fn spent(&self) -> Tokens {
         let (id, uncharged) = (self.id, self.uncharged);
         self.shared.look(|limiter, _| limiter.spent(id, uncharged))
-    }
-
-    /// From the first arrival to the admission.
-    pub fn waited(&self) -> Duration {
-        self.waited
     }
 
     fn end(mut self, ending: Ending) -> Tokens {

@@ -560,7 +560,7 @@ impl Limiter {
         self.advance(now);
         for pool in self.pools.values_mut() {
             let bound = pool.bound.map(|budget| (budget, pool.queue.len()));
-            pool.waits.wait(bound, now.at, self.options.window * 60);
+            pool.hour.wait(bound, now.at);
         }
         while let Some((name, spot, daily)) = self.next_admission(now) {
             let id = spot.place.1;
@@ -617,7 +617,7 @@ impl Limiter {
         (0..3).for_each(|d| pool.flying[d] += estimate[d]);
         pool.in_flight += 1;
         pool.quiet = Quiet::Unknown;
-        pool.earn();
+        pool.admitted(&waiting, now.at);
         if pool.is_busy() {
             pool.margin.mark_busy();
         }

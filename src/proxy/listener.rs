@@ -26,7 +26,9 @@ use tokio_util::task::TaskTracker;
 use crate::proxy::Proxy;
 use crate::proxy::exchange::{Call, exchange, unreachable_upstream};
 use crate::proxy::fault::Fault;
+use crate::proxy::heads::{self, LOOK, Line};
 use crate::proxy::interim::{Signs, share};
+use crate::proxy::keys::Asker;
 use crate::proxy::patience::{self, Patience};
 use crate::proxy::route::{Path, split};
 use crate::proxy::stream::{BodyError, Relay};
@@ -64,17 +66,26 @@ pub async fn serve(
 ) {
     let stalls = proxy.stalls.clone();
     let mut sweep = pin!(stalls.sweep());
+    let mut lines = Vec::new();
+    let mut looks = tokio::time::interval(LOOK);
     loop {
         let accepted = tokio::select! {
             biased;
             () = stop.cancelled() => return,
             accepted = listener.accept() => accepted,
             never = &mut sweep => match never {},
+            _ = looks.tick(), if !lines.is_empty() => {
+                heads::look(&mut lines);
+                continue;
+            }
         };
         match accepted {
             Ok((stream, _)) => {
+                let line = Arc::default();
+                lines.push(Arc::downgrade(&line));
                 tasks.spawn(connection(
                     stream,
+                    line,
                     proxy.clone(),
                     aside.clone(),
                     stop.clone(),
@@ -91,6 +102,7 @@ pub async fn serve(
 
 async fn connection(
     stream: TcpStream,
+    line: Arc<Line>,
     proxy: Arc<Proxy>,
     aside: AsideHandler,
     stop: CancellationToken,
@@ -98,7 +110,7 @@ async fn connection(
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "a connection keeps its delay");
     }
-    let (observed, signs) = match share(stream) {
+    let (observed, signs) = match share(stream, line.clone()) {
         Ok(both) => both,
         Err(error) => {
             tracing::warn!(%error, "a connection could not be served");
@@ -106,9 +118,16 @@ async fn connection(
         }
     };
     let signs = Arc::new(signs);
+    let mark = line.clone();
     let service = service_fn(move |request| {
         let (proxy, aside, signs) = (proxy.clone(), aside.clone(), signs.clone());
-        async move { Ok::<_, Infallible>(answer(&proxy, &aside, &signs, request).await) }
+        let mark = mark.clone();
+        mark.begin();
+        async move {
+            let answer = answer(&proxy, &aside, &signs, request).await;
+            mark.end();
+            Ok::<_, Infallible>(answer)
+        }
     });
     let served = http1::Builder::new()
         .serve_connection(TokioIo::new(observed), service)
@@ -119,6 +138,10 @@ async fn connection(
         () = stop.cancelled() => {
             served.as_mut().graceful_shutdown();
             served.await
+        }
+        () = line.late() => {
+            tracing::info!("a connection was closed: the head of a request did not come to its end");
+            return;
         }
     };
     if let Err(error) = ended {
@@ -167,19 +190,17 @@ async fn dispatch(
         .path_and_query()
         .map_or("/", |path| path.as_str())
         .to_owned();
-    let (terminal, upstream, rest) = match split(&path) {
+    let (asker, upstream, rest) = match split(&path) {
         Path::Named { route, rest } => {
             let key = request
                 .headers()
                 .get(KEY_HEADER)
                 .map_or(&b""[..], |value| value.as_bytes());
-            (terminal_of(proxy, key)?, named(proxy, route)?, rest)
+            (asker_of(proxy, key)?, named(proxy, route)?, rest)
         }
-        Path::Keyed { key, route, rest } => (
-            terminal_of(proxy, key.as_bytes())?,
-            named(proxy, route)?,
-            rest,
-        ),
+        Path::Keyed { key, route, rest } => {
+            (asker_of(proxy, key.as_bytes())?, named(proxy, route)?, rest)
+        }
         Path::Plain => {
             let request = match aside(request).await {
                 Ok(answer) => return Ok(answer.map(Answer::Aside)),
@@ -192,7 +213,11 @@ async fn dispatch(
                     "kimiq has nothing at this path",
                 ));
             };
-            return forward(proxy, ANONYMOUS.into(), upstream, path, patience, request).await;
+            let anybody = Asker {
+                terminal: ANONYMOUS.into(),
+                weight: 1,
+            };
+            return forward(proxy, anybody, upstream, path, patience, request).await;
         }
     };
     let rest = if rest.starts_with('/') {
@@ -200,12 +225,12 @@ async fn dispatch(
     } else {
         format!("/{rest}")
     };
-    forward(proxy, terminal, upstream, rest, patience, request).await
+    forward(proxy, asker, upstream, rest, patience, request).await
 }
 
 async fn forward(
     proxy: &Arc<Proxy>,
-    terminal: Arc<str>,
+    asker: Asker,
     upstream: Arc<Upstream>,
     path: String,
     patience: Patience,
@@ -215,7 +240,8 @@ async fn forward(
     match Dialect::of_path(bare) {
         Some(dialect) if request.method() == http::Method::POST => {
             let call = Call {
-                terminal,
+                terminal: asker.terminal,
+                weight: asker.weight,
                 upstream,
                 path,
                 dialect,
@@ -305,8 +331,8 @@ fn is_loopback_host(host: &str) -> bool {
     matches!(name, "127.0.0.1" | "localhost" | "[::1]")
 }
 
-fn terminal_of(proxy: &Proxy, key: &[u8]) -> Result<Arc<str>, Fault> {
-    proxy.keys.terminal_of(key).ok_or_else(|| {
+fn asker_of(proxy: &Proxy, key: &[u8]) -> Result<Asker, Fault> {
+    proxy.keys.asker(key).ok_or_else(|| {
         let message = "this terminal's key is not known to kimiq; restart the terminal";
         Fault::client(StatusCode::UNAUTHORIZED, "authentication_error", message)
     })

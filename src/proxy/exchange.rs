@@ -135,12 +135,7 @@ pub(super) async fn exchange(
             again: place.take(),
         };
         let departure = match proxy.gate.admit(ask).await {
-            Ok(permit) => {
-                if let Some(guess) = &mut meter.subject.guess {
-                    guess.sent_after(estimated.elapsed());
-                }
-                meter.admitted(permit)
-            }
+            Ok(permit) => meter.admitted(permit, estimated.elapsed()),
             Err(refusal) => return Err(refused(&mut meter.entry, refusal)),
         };
         meter.entry.phase(Phase::Sent);

@@ -5,6 +5,7 @@
 //! the tokens that the upstream may have counted, in the ledger as in the limiter.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -78,8 +79,11 @@ impl Meter {
         }
     }
 
-    /// The next try may go. The returned departure says when its last byte left.
-    pub(super) fn admitted(&mut self, permit: Permit) -> Departure {
+    /// The next try may go, so long after it was estimated. The returned departure says when its last byte left.
+    pub(super) fn admitted(&mut self, permit: Permit, waited: Duration) -> Departure {
+        if let Some(guess) = &mut self.subject.guess {
+            guess.sent_after(waited);
+        }
         let departure = permit.departure();
         self.permit = Some(permit);
         departure

@@ -136,7 +136,7 @@ impl Shipped {
                         if let Some(&job) = self.jobs.get(&id) {
                             self.limiter.sent(id, moment(now));
                             if let Some((guess, at)) = self.guesses.get_mut(&job) {
-                                guess.sent_after(now - *at);
+                                guess.sent_after(now.saturating_sub(*at));
                             }
                             moves.push(Move::Send(job));
                         }

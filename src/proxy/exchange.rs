@@ -25,7 +25,7 @@ use crate::proxy::meter::{Meter, Subject};
 use crate::proxy::stalls::Watched;
 use crate::proxy::stream::Relay;
 use crate::upstream::{
-    Connection, Refusal, SendBody, SendError, Upstream, observe, request_headers, response_headers,
+    AnswerBody, Connection, Refusal, SendBody, SendError, Upstream, observe, request_headers, response_headers,
 };
 use crate::usage::{Estimate, Tokens};
 use crate::wire::{Dialect, Facts, Scan, Tap, Turn};
@@ -90,7 +90,7 @@ pub(super) async fn exchange(
     let subject = subject(&call, &mut facts)?;
     let pool = subject.place.clone();
     let kind = call.upstream.kind();
-    let affinity = Affinity::of(kind, &head.headers, subject.session());
+    let affinity = Affinity::of(kind, &head.headers, &subject.session);
     let chunks = match &affinity {
         Some(affinity) => affinity.pin(chunks, call.dialect, &facts),
         None => chunks,
@@ -124,7 +124,7 @@ pub(super) async fn exchange(
             cached: estimate.cached,
             cache_expires_in: estimate.cache_expires_in,
             class: class(&facts, &estimate),
-            session: meter.subject.session().into(),
+            session: meter.subject.session.clone(),
             max_tokens: facts.max_output,
             budgeted: kind.has_token_budgets(),
             patience,
@@ -239,14 +239,17 @@ fn subject(call: &Call, facts: &mut Facts) -> Result<Subject, Fault> {
     if !facts.whole {
         return bad("the request's body is no whole JSON object");
     }
-    let Some(model) = facts.model.clone() else {
+    let Some(model) = facts.model.take() else {
         return bad("the request names no `model`");
     };
     Ok(Subject {
         terminal: call.terminal.clone(),
         place: call.upstream.pool(&model),
         model,
-        session: facts.session.clone(),
+        session: facts
+            .session
+            .as_deref()
+            .map_or_else(|| call.terminal.clone(), Into::into),
         prompt: std::mem::take(&mut facts.prompt),
         spawns: facts.spawns,
         guess: None,
@@ -280,7 +283,7 @@ impl Going<'_> {
         connection: Connection,
         departure: Departure,
         watched: &Watched,
-    ) -> Result<Response<Incoming>, SendError> {
+    ) -> Result<Response<AnswerBody>, SendError> {
         let Call { upstream, path, .. } = self.call;
         let mut headers = request_headers(&self.head.headers, upstream);
         if let Some(affinity) = self.affinity {
@@ -300,7 +303,7 @@ fn relay(
     dialect: Dialect,
     mut meter: Meter,
     watched: Watched,
-    answer: Response<Incoming>,
+    answer: Response<AnswerBody>,
 ) -> Response<Answer> {
     let (mut parts, body) = answer.into_parts();
     let content = parts
@@ -316,7 +319,7 @@ fn relay(
 }
 
 /// The head and the beginning of an answer that is no success.
-async fn read_refusal(answer: Response<Incoming>) -> (http::response::Parts, Bytes) {
+async fn read_refusal(answer: Response<AnswerBody>) -> (http::response::Parts, Bytes) {
     let (parts, body) = answer.into_parts();
     let text = Limited::new(body, LONGEST_REFUSAL).collect();
     // The status still tells most; an explanation that broke off, or that does not come, is none.

@@ -31,7 +31,7 @@ use crate::proxy::patience::{self, Patience};
 use crate::proxy::route::{Path, split};
 use crate::proxy::stream::{BodyError, Relay};
 use crate::upstream::{
-    Connection, SendBody, SendError, Upstream, request_headers, response_headers,
+    AnswerBody, Connection, SendBody, SendError, Upstream, request_headers, response_headers,
 };
 use crate::wire::Dialect;
 
@@ -325,7 +325,7 @@ pub(super) enum Answer {
     /// A model's answer, metered.
     Relay(Box<Relay>),
     /// An answer that is none of a model.
-    Through(Incoming),
+    Through(AnswerBody),
     /// Words of our own.
     Full(Full<Bytes>),
     /// The host's own handler.

@@ -22,7 +22,8 @@ const PORTION: u64 = 32;
 pub(super) struct Subject {
     pub(super) terminal: Arc<str>,
     pub(super) model: String,
-    pub(super) session: Option<String>,
+    /// The conversation; a client that names none is taken to have one.
+    pub(super) session: Arc<str>,
     /// What the upstream limits, and caches, as one.
     pub(super) place: Arc<str>,
     pub(super) prompt: Prompt,
@@ -48,17 +49,12 @@ pub(super) struct Meter {
 }
 
 impl Subject {
-    /// The conversation; a client that names none is taken to have one.
-    pub(super) fn session(&self) -> &str {
-        self.session.as_deref().unwrap_or(&self.terminal)
-    }
-
     /// The request as the estimator wants it.
     pub(super) fn asked(&self) -> Asked<'_> {
         Asked {
             model: &self.model,
             place: &self.place,
-            session: self.session(),
+            session: &self.session,
             prompt: &self.prompt,
             spawns: self.spawns,
         }

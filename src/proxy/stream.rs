@@ -9,11 +9,11 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 
 use crate::proxy::board::Outcome;
 use crate::proxy::meter::Meter;
 use crate::proxy::stalls::Watched;
+use crate::upstream::AnswerBody;
 use crate::wire::Ending;
 
 /// An answer that was broken off on purpose.
@@ -31,7 +31,7 @@ pub(super) type BodyError = Box<dyn std::error::Error + Send + Sync>;
 /// The body of a relayed answer.
 #[derive(Debug)]
 pub(super) struct Relay {
-    upstream: Incoming,
+    upstream: AnswerBody,
     meter: Option<Meter>,
     /// The answer is in a form whose end can be told, so it must show it.
     must_end: bool,
@@ -39,7 +39,7 @@ pub(super) struct Relay {
 }
 
 impl Relay {
-    pub(super) fn new(upstream: Incoming, meter: Meter, watched: Watched, must_end: bool) -> Self {
+    pub(super) fn new(upstream: AnswerBody, meter: Meter, watched: Watched, must_end: bool) -> Self {
         watched.alive();
         Self {
             upstream,

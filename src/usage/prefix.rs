@@ -21,7 +21,8 @@ const PLACES: usize = 1 << 20;
 /// All sessions.
 #[derive(Debug, Default)]
 pub(super) struct Sessions {
-    known: HashMap<String, Session>,
+    /// By a hash of 128 bits, so that no look-up makes a name.
+    known: HashMap<u128, Session>,
     places: usize,
 }
 
@@ -78,14 +79,14 @@ pub(super) struct Common {
 
 impl Sessions {
     /// The session of this key, if it is known.
-    pub(super) fn get(&self, key: &str) -> Option<&Session> {
-        self.known.get(key)
+    pub(super) fn get(&self, key: u128) -> Option<&Session> {
+        self.known.get(&key)
     }
 
     /// Takes in a prompt whose answer has begun.
     pub(super) fn begun(
         &mut self,
-        key: String,
+        key: u128,
         prompt: &Prompt,
         spawns: bool,
         tokens: impl Fn(&Content) -> f64,
@@ -105,8 +106,8 @@ impl Sessions {
     }
 
     /// Takes in what the upstream counted for a prompt that was sent.
-    pub(super) fn counted(&mut self, key: &str, prompt: &Prompt, tokens: u64, generated: u64) {
-        let Some(session) = self.known.get_mut(key) else {
+    pub(super) fn counted(&mut self, key: u128, prompt: &Prompt, tokens: u64, generated: u64) {
+        let Some(session) = self.known.get_mut(&key) else {
             return;
         };
         let end = prompt.links().last().map(|link| (link.upto, link.hash));

@@ -11,6 +11,9 @@ use memchr::memchr_iter;
 /// Longest member that is kept whole. Model names, session ids and usage objects are far below.
 const LONGEST_CAPTURE: usize = 16 * 1024;
 
+/// Room that is made for the first one: a usage object of any upstream.
+const USUAL_CAPTURE: usize = 512;
+
 /// Longest key that is looked at; longer ones cannot be wanted.
 const LONGEST_KEY: usize = 64;
 
@@ -229,6 +232,9 @@ impl Walk {
                 self.too_long = true;
                 self.capture.clear();
             } else {
+                if self.capture.capacity() == 0 {
+                    self.capture.reserve(USUAL_CAPTURE.max(bytes.len()));
+                }
                 self.capture.extend_from_slice(bytes);
             }
         }

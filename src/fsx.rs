@@ -82,7 +82,7 @@ pub fn write_if_changed(path: &Path, text: &str) -> io::Result<()> {
     write_atomic(path, text.as_bytes(), PRIVATE)
 }
 
-/// An exclusive advisory lock on a file, held until dropped or until the process ends.
+/// An advisory lock on a file, held until dropped or until the process ends.
 #[derive(Debug)]
 pub struct Lock {
     _file: File,
@@ -96,10 +96,20 @@ impl Lock {
         Ok(Self { _file: file })
     }
 
-    /// Takes the lock if nobody holds it.
+    /// Takes the lock for itself alone if nobody holds it.
     pub fn try_acquire(path: &Path) -> io::Result<Option<Self>> {
         let file = open_lock(path)?;
-        match file.try_lock() {
+        Self::taken(file.try_lock(), file)
+    }
+
+    /// Takes the lock together with others that share it, if nobody holds it alone.
+    pub fn try_share(path: &Path) -> io::Result<Option<Self>> {
+        let file = open_lock(path)?;
+        Self::taken(file.try_lock_shared(), file)
+    }
+
+    fn taken(tried: Result<(), fs::TryLockError>, file: File) -> io::Result<Option<Self>> {
+        match tried {
             Ok(()) => Ok(Some(Self { _file: file })),
             Err(fs::TryLockError::WouldBlock) => Ok(None),
             Err(fs::TryLockError::Error(error)) => Err(error),

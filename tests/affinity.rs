@@ -21,6 +21,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use kimiq::upstream::Upstream;
 use kimiq::usage::Asked;
 use kimiq::wire::Scan;
 use tokio::net::TcpListener;
@@ -140,6 +141,21 @@ async fn what_the_client_set_itself_stays() {
         );
         assert_eq!(body, bare.as_bytes());
     }
+}
+
+#[tokio::test]
+async fn another_server_on_this_machine_gets_what_was_sent_and_has_no_limits() {
+    let (address, mut seen) = upstream().await;
+    let house = House::start(address).await;
+    let own = Upstream::parse("own", &format!("http://{address}"), false).unwrap();
+    house.proxy.routes.set(own);
+    let bare = r#"{"model":"k","stream":true,"messages":[]}"#;
+    let path = "/p/own/v1/chat/completions";
+    let (headers, body) = send(&house, &mut seen, path, &[], bare).await;
+    assert_eq!(body, bare.as_bytes());
+    assert!(!headers.contains_key("x-session-affinity"));
+    let pools = house.proxy.gate.snapshot().pools;
+    assert!(pools[0].effective.generated > 1 << 40, "{pools:?}");
 }
 
 #[tokio::test]

@@ -585,6 +585,43 @@ fn two_hosts_never_rewrite_one_configuration() {
     assert_eq!(run("a", &rewriting).code, 0);
     sandbox.good(&["stop"]);
     assert!(!is_rewritten(&sandbox));
+    for overlaying in ["a", "b"] {
+        assert_eq!(run(overlaying, &[]).code, 0, "any number may overlay it");
+    }
+    let refused = run("c", &rewriting);
+    assert_eq!(refused.code, 1, "{refused:?}");
+    assert!(refused.err.contains("terminals that use"), "{refused:?}");
+    for overlaying in ["a", "b"] {
+        sandbox.good(&["--host", overlaying, "stop"]);
+    }
+    assert_eq!(run("c", &rewriting).code, 0);
+    sandbox.good(&["stop"]);
+    assert!(!is_rewritten(&sandbox));
+}
+
+#[test]
+fn what_other_hosts_use_counts_against_the_days_cap() {
+    use kimiq::usage::Account;
+    use kimiq::usage::Ledger;
+    let sandbox = Sandbox::new();
+    sandbox.good(&detached("1", "work"));
+    let mut window = Window::open(&sandbox, &["attach"]);
+    window.shows("0/200M");
+    // Another process with the same ledger, as `kimiq proxy` is.
+    let file = sandbox.home.join("state/usage.json");
+    let other = Ledger::open(file, chrono_tz::Tz::UTC, kimiq::clock::wall).unwrap();
+    let account = Account {
+        model: "k2".into(),
+        terminal: String::new(),
+        source: "proxy".into(),
+    };
+    let tokens = kimiq::usage::Tokens {
+        prompt: 170_000_000,
+        ..kimiq::usage::Tokens::default()
+    };
+    other.add(account, tokens);
+    other.flush().unwrap();
+    window.shows("85 % of the day's tokens are used");
 }
 
 #[test]

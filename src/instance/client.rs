@@ -22,7 +22,6 @@ use crate::fsx;
 use crate::instance::host::Instance;
 use crate::instance::keeper::chain;
 use crate::instance::naming::encode;
-use crate::instance::options;
 use crate::instance::report;
 use crate::instance::slot::Slot;
 use crate::kimi;
@@ -54,8 +53,8 @@ pub(crate) struct Clients {
     demo: Option<Demo>,
     /// Uses of each home, by the way in which it is used.
     uses: Mutex<BTreeMap<(PathBuf, Manner), usize>>,
-    /// Configurations that this host rewrites, so that no other does.
-    rewriting: Mutex<BTreeMap<PathBuf, fsx::Lock>>,
+    /// Homes that this host overlays together with others, or rewrites alone.
+    held: Mutex<BTreeMap<PathBuf, fsx::Lock>>,
     /// One preparation or release at a time.
     turn: tokio::sync::Mutex<()>,
 }
@@ -107,7 +106,7 @@ impl Clients {
             proxy: format!("http://127.0.0.1:{port}"),
             demo,
             uses: Mutex::default(),
-            rewriting: Mutex::default(),
+            held: Mutex::default(),
             turn: tokio::sync::Mutex::default(),
         }
     }
@@ -166,7 +165,7 @@ impl Clients {
         *self.uses.lock().entry(usage).or_default() += 1;
         let done = match self.apply(&prepared).await {
             Ok(synced) => {
-                adopt(host, &prepared, synced);
+                adopt(host, &prepared, synced).await;
                 prepared.watch(host)
             }
             Err(error) => Err(error),
@@ -229,8 +228,8 @@ impl Clients {
     /// One host at a time rewrites a configuration, and none overlays it meanwhile. Who begins undoes first what a host
     /// of another name left when it was killed.
     fn reserve(&self, home: &Path, manner: Manner) -> Result<(), Box<dyn Error + Send + Sync>> {
-        let mut rewriting = self.rewriting.lock();
-        if manner == Manner::Legacy || rewriting.contains_key(home) {
+        let mut held = self.held.lock();
+        if manner == Manner::Legacy || held.contains_key(home) {
             return Ok(());
         }
         let (Some(hosts), config) = (self.state.parent(), home.join("config.toml")) else {
@@ -239,22 +238,35 @@ impl Clients {
         let name = encode(&config);
         let locks = hosts.with_file_name("rewrites");
         fsx::create_private_dir(&locks)?;
-        let Some(lock) = fsx::Lock::try_acquire(&locks.join(format!("{name}.lock")))? else {
-            let text = format!(
-                "another host of kimiq has rewritten {}; `kimiq ps` shows it, and its end puts the file back",
-                config.display()
-            );
-            return Err(text.into());
-        };
-        for host in std::fs::read_dir(hosts)? {
-            let journal = journals(&host?.path()).join(&name);
-            if journal.exists() {
-                Rewrite::new(config.clone(), journal).undo()?;
+        let lock = locks.join(format!("{name}.lock"));
+        let alone = fsx::Lock::try_acquire(&lock)?;
+        if alone.is_some() {
+            for host in std::fs::read_dir(hosts)? {
+                let journal = journals(&host?.path()).join(&name);
+                if journal.exists() {
+                    Rewrite::new(config.clone(), journal).undo()?;
+                }
             }
         }
-        if manner == Manner::Rewrite {
-            rewriting.insert(home.to_path_buf(), lock);
-        }
+        let lock = match (manner, alone) {
+            (Manner::Rewrite, Some(alone)) => alone,
+            (_, alone) => {
+                drop(alone);
+                match (manner, fsx::Lock::try_share(&lock)?) {
+                    (Manner::Overlay, Some(shared)) => shared,
+                    // Whoever shares it overlays it.
+                    (_, Some(_)) => return Err(format!(
+                        "another host of kimiq has terminals that use {}; `kimiq ps` shows it, so stop it first, or leave --rewrite-config out",
+                        home.display()
+                    ).into()),
+                    (_, None) => return Err(format!(
+                        "another host of kimiq has rewritten {}; `kimiq ps` shows it, and its end puts the file back",
+                        config.display()
+                    ).into()),
+                }
+            }
+        };
+        held.insert(home.to_path_buf(), lock);
         Ok(())
     }
 
@@ -315,7 +327,6 @@ impl Clients {
             left == 0
         };
         let way = prepared.way.clone();
-        let over = last && way.manner() == Manner::Rewrite;
         let done = blocking(move || {
             match way {
                 Way::Overlay(overlay) if last => drop(overlay.finish()?),
@@ -330,8 +341,8 @@ impl Clients {
         if let Err(error) = done.await {
             tracing::error!(error = %chain(&*error), "the client's configuration could not be put in order");
         }
-        if over {
-            self.rewriting.lock().remove(&prepared.home);
+        if last {
+            self.held.lock().remove(&prepared.home);
         }
     }
 }
@@ -362,9 +373,9 @@ fn typed(client: &Client, command: Option<&str>, env: &Environment) -> Option<St
 }
 
 /// Serves the routes, keeps the variables, and tells what the user should know.
-fn adopt(host: &Arc<Instance>, prepared: &Prepared, synced: Synced) {
+async fn adopt(host: &Arc<Instance>, prepared: &Prepared, synced: Synced) {
     for route in &synced.routes {
-        match options::upstream(&host.settings, &route.name, &route.base_url) {
+        match host.acquaintance().make(&route.name, &route.base_url).await {
             Ok(upstream) => host.proxy.routes.set(upstream),
             Err(error) => host.notice(format!(
                 "the provider `{}` cannot be served: {error}",
@@ -402,7 +413,7 @@ impl Prepared {
                 watch.changed().await;
                 let overlay = Arc::clone(&overlay);
                 match blocking(move || Ok(overlay.sync()?)).await {
-                    Ok(synced) => adopt(&host, &prepared, synced),
+                    Ok(synced) => adopt(&host, &prepared, synced).await,
                     Err(error) => host.notice(format!(
                         "the client's configuration is not followed: {}",
                         chain(&*error)

@@ -29,9 +29,9 @@ use crate::control::StopRun;
 use crate::control::UsageBy;
 use crate::control::UsageReport;
 use crate::control::WhyReport;
+use crate::instance::acquaint::Acquaintance;
 use crate::instance::client::Clients;
 use crate::instance::client::Prepared;
-use crate::instance::options;
 use crate::instance::report;
 use crate::instance::run::Run;
 use crate::instance::slot::Slot;
@@ -127,6 +127,15 @@ impl Instance {
 
     pub(crate) fn next_id(&self) -> Id {
         Id(self.next_id.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Makes upstreams of addresses.
+    pub(crate) fn acquaintance(&self) -> Acquaintance<'_> {
+        Acquaintance {
+            settings: &self.settings,
+            client: &self.proxy.client,
+            simulated: self.demo.then_some(&*self.plain),
+        }
     }
 
     /// The proxy's address.
@@ -373,8 +382,8 @@ impl Instance {
                 return Err(HostError::Invalid("a run needs a folder".to_owned()));
             }
             Program::Exec { .. } => {
-                let upstream =
-                    options::upstream(&self.settings, report::DEFAULT_ROUTE, &self.plain);
+                let acquaintance = self.acquaintance();
+                let upstream = acquaintance.make(report::DEFAULT_ROUTE, &self.plain).await;
                 self.proxy
                     .routes
                     .set(upstream.map_err(|error| HostError::Invalid(error.to_string()))?);

@@ -1,4 +1,5 @@
-//! What survives the host: learned limits and rates and the last window, written at most once a second; and the stats line.
+//! What survives the host: learned limits and rates and the last window, written at most once a second; what hosts share:
+//! the day's cap; and the stats line.
 
 use std::path::Path;
 use std::path::PathBuf;
@@ -85,6 +86,33 @@ pub(crate) async fn keep(proxy: Arc<Proxy>, state: PathBuf) {
             Err(_) => return,
         }
         tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// Counts what other hosts write into the ledger against the day's cap, too, until dropped.
+pub(crate) async fn share_day(proxy: Arc<Proxy>) {
+    let mut last = None;
+    let mut failing = false;
+    loop {
+        tokio::time::sleep(PAUSE).await;
+        let ledger = proxy.ledger.clone();
+        match tokio::task::spawn_blocking(move || ledger.refresh()).await {
+            Ok(Ok(())) => failing = false,
+            Ok(Err(error)) => {
+                if !failing {
+                    tracing::warn!(%error, "what other hosts use is not seen");
+                }
+                failing = true;
+            }
+            // The runtime is ending.
+            Err(_) => return,
+        }
+        let (day, total) = proxy.ledger.today();
+        let now = (day, total.tokens.total());
+        // Told only when it changed: each telling wakes every window.
+        if last.replace(now) != Some(now) {
+            proxy.gate.restore_day(now.0, now.1);
+        }
     }
 }
 

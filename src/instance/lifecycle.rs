@@ -29,6 +29,7 @@ use crate::control::Registry;
 use crate::control::Server;
 use crate::fsx;
 use crate::instance::InstanceError;
+use crate::instance::acquaint::Acquaintance;
 use crate::instance::client;
 use crate::instance::client::Clients;
 use crate::instance::host::Handle;
@@ -190,9 +191,13 @@ async fn build(setup: &Setup, role: Role) -> Result<Built, InstanceError> {
         .or_else(|| settings.text("proxy.upstream").map(ToOwned::to_owned))
         .unwrap_or_default();
     if role == Role::Proxy {
-        proxy
-            .routes
-            .set_default(options::upstream(settings, report::DEFAULT_ROUTE, &plain)?);
+        let acquaintance = Acquaintance {
+            settings,
+            client: &proxy.client,
+            simulated: None,
+        };
+        let upstream = acquaintance.make(report::DEFAULT_ROUTE, &plain).await?;
+        proxy.routes.set_default(upstream);
     }
     let (listener, port) = listen(settings, role).await?;
     let token = token().map_err(|source| InstanceError::System {
@@ -363,6 +368,7 @@ fn tend(
             Arc::clone(&instance.proxy),
             state.to_path_buf(),
         )),
+        Box::pin(keeping::share_day(Arc::clone(&instance.proxy))),
         Box::pin(keeping::log_stats(gate.clone())),
         // Its last write is the teardown's.
         Box::pin(instance.proxy.ledger.clone().drive()),

@@ -12,6 +12,7 @@
 //!
 //! It knows no flags and prints nothing; remarks go to the log and into the reports.
 
+mod acquaint;
 mod background;
 mod client;
 mod host;

@@ -6,6 +6,7 @@
 use chrono::{DateTime, Days, NaiveDate, NaiveDateTime, NaiveTime, TimeDelta, TimeZone, Utc};
 use chrono_tz::Tz;
 
+use crate::limits::limiter::Decision;
 use crate::limits::options::PPM;
 use crate::limits::snapshot::DayView;
 
@@ -77,11 +78,14 @@ impl Daily {
         self.used += spent;
     }
 
-    /// True once a day, when the warning is due.
-    pub(crate) fn warn(&mut self) -> bool {
+    /// Once a day, when it is due.
+    pub(crate) fn warning(&mut self) -> Option<Decision> {
         let due = !self.warned && self.used >= self.warn_at;
         self.warned |= due;
-        due
+        due.then_some(Decision::WarnDaily {
+            used: self.used,
+            cap: self.cap,
+        })
     }
 
     /// The first instant of the next local day.
@@ -190,10 +194,10 @@ mod tests {
         daily.hold(30);
         assert!(daily.fits(20));
         assert!(!daily.fits(21));
-        assert!(!daily.warn());
+        assert!(daily.warning().is_none());
         daily.settle(30, 30);
-        assert!(daily.warn());
-        assert!(!daily.warn());
+        assert!(daily.warning().is_some());
+        assert!(daily.warning().is_none());
         // The ledger has not heard of the last request yet; then it has, and of another process's, too.
         daily.restore("2026-01-01".parse().unwrap(), 50);
         assert!(daily.fits(20));
@@ -204,6 +208,6 @@ mod tests {
         assert!(!daily.fits(21));
         daily.roll(utc("2026-01-02T00:00:00Z"));
         assert!(daily.fits(100));
-        assert!(!daily.warn());
+        assert!(daily.warning().is_none());
     }
 }

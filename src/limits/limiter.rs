@@ -338,13 +338,7 @@ impl Limiter {
         }
         pool.quiet = Quiet::Unknown;
         self.daily.settle(flight.daily, spent.total());
-        if self.daily.warn() {
-            let day = self.daily.view();
-            self.decisions.push(Decision::WarnDaily {
-                used: day.used,
-                cap: day.cap,
-            });
-        }
+        self.decisions.extend(self.daily.warning());
         self.step(now);
         spent
     }
@@ -506,6 +500,7 @@ impl Limiter {
     /// The ledger counted so much on this date, over all processes. The day's count never falls by it.
     pub fn restore_day(&mut self, date: NaiveDate, used: u64) {
         self.daily.restore(date, used);
+        self.decisions.extend(self.daily.warning());
     }
 
     /// Makes the pool of that name ready to be read.

@@ -36,7 +36,7 @@ impl Affinity {
     /// The affinity of a conversation at this upstream; `None` where the client chose one or none is taken.
     pub(super) fn of(kind: Kind, headers: &HeaderMap, session: &str) -> Option<Self> {
         let chosen = CLIENTS_OWN.iter().any(|name| headers.contains_key(*name));
-        if !takes(kind) || chosen {
+        if !kind.takes_affinity() || chosen {
             return None;
         }
         let mut hash = Context::new(&SHA256);
@@ -77,11 +77,6 @@ impl Affinity {
     }
 }
 
-/// Which upstreams take both; others may refuse what they do not know.
-fn takes(kind: Kind) -> bool {
-    matches!(kind, Kind::Fireworks | Kind::Local)
-}
-
 /// The chunks with one more at this offset.
 fn spliced(chunks: &[Bytes], offset: u64, more: Bytes) -> Option<Arc<[Bytes]>> {
     let mut before = usize::try_from(offset).ok()?;
@@ -118,7 +113,7 @@ mod tests {
         for cut in 0..body.len() {
             let chunks: Arc<[Bytes]> = [&body[..cut], &body[cut..]].map(Bytes::from).into();
             let facts = facts(&chunks);
-            let affinity = Affinity::of(Kind::Local, &HeaderMap::new(), "s").unwrap();
+            let affinity = Affinity::of(Kind::Simulated, &HeaderMap::new(), "s").unwrap();
             let sent = affinity.pin(chunks.clone(), Dialect::Chat, &facts);
             let text = String::from_utf8(sent.concat()).unwrap();
             let key = &affinity.value;
@@ -142,8 +137,8 @@ mod tests {
         };
         let value = of(Kind::Fireworks, None, "session_1").unwrap().value;
         assert!(!value.contains("session_1"));
-        assert_eq!(value, of(Kind::Local, None, "session_1").unwrap().value);
-        assert_ne!(value, of(Kind::Local, None, "session_2").unwrap().value);
+        assert_eq!(value, of(Kind::Simulated, None, "session_1").unwrap().value);
+        assert_ne!(value, of(Kind::Simulated, None, "session_2").unwrap().value);
         // A fixed value: it must be the same after a restart and an update.
         assert_eq!(value, VALUE_OF_SESSION_1);
         for kind in [
@@ -161,7 +156,7 @@ mod tests {
         // What other clients route by in the body is theirs too.
         for body in [r#"{"prompt_cache_key":"a","model":"k"}"#, r#"{"user":"a"}"#] {
             let chunks: Arc<[Bytes]> = [Bytes::from_static(body.as_bytes())].into();
-            let affinity = of(Kind::Local, None, "s").unwrap();
+            let affinity = of(Kind::Simulated, None, "s").unwrap();
             let sent = affinity.pin(chunks.clone(), Dialect::Chat, &facts(&chunks));
             assert!(Arc::ptr_eq(&sent, &chunks));
         }

@@ -25,7 +25,8 @@ use crate::proxy::meter::{Meter, Subject};
 use crate::proxy::stalls::Watched;
 use crate::proxy::stream::Relay;
 use crate::upstream::{
-    AnswerBody, Connection, Refusal, SendBody, SendError, Upstream, observe, request_headers, response_headers,
+    AnswerBody, Connection, Refusal, SendBody, SendError, Upstream, observe, request_headers,
+    response_headers,
 };
 use crate::usage::{Estimate, Tokens};
 use crate::wire::{Dialect, Facts, Scan, Tap, Turn};

@@ -39,7 +39,12 @@ pub(super) struct Relay {
 }
 
 impl Relay {
-    pub(super) fn new(upstream: AnswerBody, meter: Meter, watched: Watched, must_end: bool) -> Self {
+    pub(super) fn new(
+        upstream: AnswerBody,
+        meter: Meter,
+        watched: Watched,
+        must_end: bool,
+    ) -> Self {
         watched.alive();
         Self {
             upstream,

@@ -8,7 +8,7 @@
 //!
 //! # Invariants
 //!
-//! - Every request that was read leaves exactly one record, also when its client went away in the middle.
+//! - Every request that was read, but for `HEAD`, leaves exactly one record, also when its client went away in the middle.
 //! - Every number drawn comes from [`Options::seed`] and the request's arrival number: the same requests in the same order
 //!   meet the same gateways, replicas, paces and faults.
 //! - The state of the scripted agent is the conversation that the client sends; the server remembers none.
@@ -58,6 +58,9 @@ pub use truth::Dialect;
 pub use truth::End;
 pub use truth::TruthRecord;
 pub use truth::Verdict;
+
+/// What a `HEAD` of any path answers in the header `server`, so that kimiq knows whom it has before it.
+pub const SERVER: &str = "kimiq-simulator";
 
 /// Request headers by which a test or a bench says what the simulated model has to do.
 pub mod declared {

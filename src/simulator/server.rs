@@ -14,6 +14,15 @@ use std::task::Context;
 use std::task::Poll;
 use std::time::Duration;
 
+use bytes::Bytes;
+use http::HeaderValue;
+use http::Method;
+use http::Response;
+use http::header;
+use http_body_util::Either;
+use http_body_util::Empty;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -25,6 +34,8 @@ use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::SERVER;
+use super::body::Reply;
 use super::engine::Engine;
 use super::exchange::Line;
 use super::exchange::answer;
@@ -146,7 +157,16 @@ async fn serve(socket: TcpStream, number: u64, engine: Arc<Engine>, stop: Cancel
         tcp: socket,
         reset: line.reset.clone(),
     };
-    let service = service_fn(|request| answer(engine.clone(), line.clone(), request));
+    let service = service_fn(|request: Request<Incoming>| {
+        let (engine, line) = (engine.clone(), line.clone());
+        async move {
+            if request.method() == Method::HEAD {
+                return Ok(who());
+            }
+            let answer = answer(engine, line, request).await?;
+            Ok::<_, io::Error>(answer.map(Either::Right))
+        }
+    });
     let connection = http1::Builder::new().serve_connection(TokioIo::new(socket), service);
     tokio::select! {
         () = stop.cancelled() => {}
@@ -154,6 +174,14 @@ async fn serve(socket: TcpStream, number: u64, engine: Arc<Engine>, stop: Cancel
             tracing::debug!(%error, "a connection of the simulator ended early");
         },
     }
+}
+
+/// Says who this is. That is no request to account for, so it leaves no record.
+fn who() -> Response<Either<Empty<Bytes>, Reply>> {
+    let mut response = Response::new(Either::Left(Empty::new()));
+    let headers = response.headers_mut();
+    headers.insert(header::SERVER, HeaderValue::from_static(SERVER));
+    response
 }
 
 /// A connection that can end in a reset.

@@ -19,9 +19,9 @@ pub enum Kind {
     OpenRouter,
     /// Vertex AI.
     Vertex,
-    /// A server on this machine: a simulator or another gateway. It is taken to tell its budgets as Fireworks does.
-    Local,
-    /// Any other host.
+    /// kimiq's own simulator, which has Fireworks' habits. No host name tells it: see [`Upstream::simulated`].
+    Simulated,
+    /// Any other host, and any other server on this machine.
     Other,
 }
 
@@ -43,8 +43,6 @@ impl Kind {
             Self::OpenRouter
         } else if is("googleapis.com") {
             Self::Vertex
-        } else if is_loopback(host) {
-            Self::Local
         } else {
             Self::Other
         }
@@ -52,7 +50,13 @@ impl Kind {
 
     /// Whether the published token budgets per minute apply before any header was seen.
     pub fn has_token_budgets(self) -> bool {
-        matches!(self, Self::Fireworks | Self::Local)
+        matches!(self, Self::Fireworks | Self::Simulated)
+    }
+
+    /// Whether it routes to prompt caches by a member of the body and a header (Fireworks docs, prompt caching). Others
+    /// may refuse what they do not know.
+    pub fn takes_affinity(self) -> bool {
+        matches!(self, Self::Fireworks | Self::Simulated)
     }
 }
 
@@ -67,6 +71,8 @@ pub struct Upstream {
     host_header: HeaderValue,
     prefix: Arc<str>,
     kind: Kind,
+    /// What its pools are called after, if not after its host.
+    account: Option<Arc<str>>,
     credential: Option<(HeaderName, HeaderValue)>,
 }
 
@@ -119,6 +125,7 @@ impl Upstream {
             prefix: path.trim_end_matches('/').into(),
             scheme,
             authority,
+            account: None,
             credential: None,
         })
     }
@@ -131,6 +138,25 @@ impl Upstream {
         value.set_sensitive(true);
         self.credential = Some((http::header::AUTHORIZATION, value));
         Ok(self)
+    }
+
+    /// The same upstream, known to be kimiq's simulator.
+    #[must_use]
+    pub fn simulated(mut self) -> Self {
+        self.kind = Kind::Simulated;
+        self
+    }
+
+    /// The same upstream with pools called after this account, where the host's name would be another at each start.
+    #[must_use]
+    pub fn with_account(mut self, account: &str) -> Self {
+        self.account = Some(account.into());
+        self
+    }
+
+    /// Whether it is on this machine.
+    pub fn is_local(&self) -> bool {
+        is_loopback(self.authority.host())
     }
 
     /// The name under which it was registered.
@@ -155,9 +181,9 @@ impl Upstream {
 
     /// What the upstream limits as one: the account and the model, or the account alone.
     pub fn pool(&self, model: &str) -> Arc<str> {
-        match self.kind {
-            Kind::Moonshot | Kind::KimiCode => self.host().into(),
-            _ => [self.host(), "/", model].concat().into(),
+        match (self.kind, self.account.as_deref()) {
+            (Kind::Moonshot | Kind::KimiCode, _) => self.host().into(),
+            (_, account) => [account.unwrap_or(self.host()), "/", model].concat().into(),
         }
     }
 
@@ -238,8 +264,8 @@ mod tests {
                 "https://aiplatform.googleapis.com/v1/projects/p",
                 Kind::Vertex,
             ),
-            ("http://127.0.0.1:9000/v1", Kind::Local),
-            ("http://[::1]:9000", Kind::Local),
+            ("http://127.0.0.1:9000/v1", Kind::Other),
+            ("http://[::1]:9000", Kind::Other),
         ] {
             assert_eq!(
                 Upstream::parse("u", base, false).unwrap().kind(),
@@ -252,7 +278,11 @@ mod tests {
     #[test]
     fn paths_are_appended_to_the_base() {
         for (base, rest, expected) in [
-            ("https://h/v1/", "/chat/completions?a=b", "h/v1/chat/completions?a=b"),
+            (
+                "https://h/v1/",
+                "/chat/completions?a=b",
+                "h/v1/chat/completions?a=b",
+            ),
             ("https://h", "/v1/messages", "h/v1/messages"),
             ("https://h:443/", "/x", "h/x"),
             ("http://localhost:443/", "/x", "localhost:443/x"),
@@ -299,5 +329,8 @@ mod tests {
             "api.fireworks.ai/m"
         );
         assert_eq!(pool("https://api.moonshot.ai/v1"), "api.moonshot.ai");
+        let demo = Upstream::parse("u", "http://127.0.0.1:9", false).unwrap();
+        let demo = demo.simulated().with_account("simulated");
+        assert_eq!(&*demo.pool("m"), "simulated/m");
     }
 }

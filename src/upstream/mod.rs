@@ -17,6 +17,6 @@ mod refusal;
 
 pub use address::{AddressError, Kind, Upstream};
 pub use client::{Client, ClientOptions, Connection, SendBody, SendError};
-pub use pool::AnswerBody;
 pub use headers::{observe, request_headers, response_headers};
+pub use pool::AnswerBody;
 pub use refusal::Refusal;

@@ -9,7 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use chrono::{DateTime, Days, NaiveDate, Utc};
 use chrono_tz::Tz;
@@ -122,9 +122,14 @@ type Rows = BTreeMap<(NaiveDate, Account), Sum>;
 #[derive(Debug, Default)]
 struct Book {
     on_disk: Rows,
+    /// The file that they were read from, or written to.
+    stamp: Option<Stamp>,
     in_writing: Rows,
     pending: Rows,
 }
+
+/// What tells one state of the file from another: its date and size.
+type Stamp = (SystemTime, u64);
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Sum {
@@ -218,6 +223,30 @@ impl Ledger {
         groups.into_values().collect()
     }
 
+    /// Takes over what other processes wrote since the last look, so that sums hold their tokens too. Blocks on the disk,
+    /// for no longer than a look at the file's date if nobody wrote.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError`]; the sums stay as they were.
+    pub fn refresh(&self) -> Result<(), LedgerError> {
+        let one_at_a_time = self.shared.writing.lock();
+        let stamp = stamp(&self.shared.path);
+        if self.shared.book.lock().stamp == stamp {
+            return Ok(());
+        }
+        let rows = read(&self.shared.path)?;
+        let mut book = self.shared.book.lock();
+        book.stamp = stamp;
+        // A file that somebody took away is written again with what we know.
+        if let Some(rows) = rows {
+            book.on_disk = rows;
+        }
+        drop(book);
+        drop(one_at_a_time);
+        Ok(())
+    }
+
     /// Writes what is new, if anything is. Blocks on the disk.
     ///
     /// # Errors
@@ -234,16 +263,17 @@ impl Ledger {
         if mine.is_empty() {
             return Ok(());
         }
-        let rows = self.write(mine)?;
+        let (rows, stamp) = self.write(mine)?;
         let mut book = self.shared.book.lock();
         book.on_disk = rows;
+        book.stamp = stamp;
         book.in_writing.clear();
         drop(book);
         drop(one_at_a_time);
         Ok(())
     }
 
-    fn write(&self, mine: Rows) -> Result<Rows, LedgerError> {
+    fn write(&self, mine: Rows) -> Result<(Rows, Option<Stamp>), LedgerError> {
         let path = &self.shared.path;
         let failed = |source| LedgerError::Write {
             path: path.clone(),
@@ -265,8 +295,9 @@ impl Ledger {
         };
         let bytes = serde_json::to_vec(&file).map_err(|error| failed(error.into()))?;
         fsx::write_atomic(path, &bytes, fsx::PRIVATE).map_err(failed)?;
+        let stamp = stamp(path);
         drop(lock);
-        Ok(rows)
+        Ok((rows, stamp))
     }
 
     /// Keeps the file up to date: spawn it once. Ends after [`Ledger::close`], with a last write.
@@ -428,6 +459,11 @@ fn before(day: NaiveDate, days: u64) -> NaiveDate {
         .unwrap_or(NaiveDate::MIN)
 }
 
+fn stamp(path: &Path) -> Option<Stamp> {
+    let about = std::fs::metadata(path).ok()?;
+    Some((about.modified().ok()?, about.len()))
+}
+
 fn with_ending(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(ending);
@@ -523,6 +559,9 @@ mod tests {
         one.flush().unwrap();
         one.flush().unwrap();
         assert_eq!(one.today().1.tokens.prompt, 111);
+        assert_eq!(two.today().1.tokens.prompt, 101);
+        two.refresh().unwrap();
+        assert_eq!(two.today().1.tokens.prompt, 111);
         assert_eq!(open(&path, noon).today().1.tokens.prompt, 111);
         std::fs::remove_dir_all(&folder).unwrap();
     }

@@ -368,9 +368,11 @@ async fn start_kimiq(upstream: SocketAddr) -> SocketAddr {
         wall: kimiq::clock::wall,
         stalls: Stalls::new(Options::default().stall),
     });
-    proxy
-        .routes
-        .set_default(Upstream::parse("bench", &format!("http://{upstream}"), false).unwrap());
+    proxy.routes.set_default(
+        Upstream::parse("bench", &format!("http://{upstream}"), false)
+            .unwrap()
+            .simulated(),
+    );
     let aside: AsideHandler = Arc::new(|request| Box::pin(async move { Err(request) }));
     tokio::spawn(serve(
         listener,

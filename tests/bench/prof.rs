@@ -395,24 +395,47 @@ fn main() {
     let which: usize = args[1].parse().unwrap();
     let n: usize = args[2].parse().unwrap();
     let size: usize = args[3].parse().unwrap();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     runtime.block_on(async move {
         let upstream = start_upstream().await;
-        let targets = [upstream, start_bare(upstream).await, start_kimiq(upstream).await];
-        let plan = Plan { streamed: false, paced: false, concurrency: 1, rounds: n };
+        let targets = [
+            upstream,
+            start_bare(upstream).await,
+            start_kimiq(upstream).await,
+        ];
+        let plan = Plan {
+            streamed: false,
+            paced: false,
+            concurrency: 1,
+            rounds: n,
+        };
         let body = Bytes::from(request_body(size, false));
         if which == 9 {
             for _ in 0..5 {
-            let mut all = worker_task(targets, body.clone(), plan).await;
-            let [d, b, k] = [0,1,2].map(|i| percentile(&mut all[i], 50).as_nanos());
-            println!("direct {d} bare +{} kimiq +{} ratio {:.2}", b-d, k-d, (k-d) as f64/(b-d) as f64);
+                let mut all = worker_task(targets, body.clone(), plan).await;
+                let [d, b, k] = [0, 1, 2].map(|i| percentile(&mut all[i], 50).as_nanos());
+                println!(
+                    "direct {d} bare +{} kimiq +{} ratio {:.2}",
+                    b - d,
+                    k - d,
+                    (k - d) as f64 / (b - d) as f64
+                );
             }
         } else {
             let t = [targets[which]; 3];
             let start = Instant::now();
             let mut all = worker_task(t, body, plan).await;
-            println!("{which}: p50 {} ns, wall/req {} ns", percentile(&mut all[0], 50).as_nanos(), start.elapsed().as_nanos() / (3*n as u128));
+            println!(
+                "{which}: p50 {} ns, wall/req {} ns",
+                percentile(&mut all[0], 50).as_nanos(),
+                start.elapsed().as_nanos() / (3 * n as u128)
+            );
         }
     });
 }
-async fn worker_task(t: [SocketAddr;3], body: Bytes, plan: Plan) -> Samples { tokio::spawn(worker(t, body, plan)).await.unwrap() }
+async fn worker_task(t: [SocketAddr; 3], body: Bytes, plan: Plan) -> Samples {
+    tokio::spawn(worker(t, body, plan)).await.unwrap()
+}

@@ -55,9 +55,11 @@ impl House {
             wall: kimiq::clock::wall,
             stalls: Stalls::new(options.stall),
         });
-        proxy
-            .routes
-            .set(Upstream::parse("up", &format!("http://{upstream}/base"), false).unwrap());
+        proxy.routes.set(
+            Upstream::parse("up", &format!("http://{upstream}/base"), false)
+                .unwrap()
+                .simulated(),
+        );
         let key = proxy.keys.issue("run:1").unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

@@ -144,7 +144,8 @@ impl Client {
                 },
             }
         }
-        let mut sender = self.connect(upstream).await?;
+        // Boxed, because the rare way should not make every future larger.
+        let mut sender = Box::pin(self.connect(upstream)).await?;
         match sender.send_request(request).await {
             Ok(answer) => Ok(self.lent(upstream, sender, answer)),
             Err(error) => Err(broken(upstream, error)),

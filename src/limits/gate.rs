@@ -2,7 +2,8 @@
 //!
 //! One mutex, never held across an await. Each waiter has a oneshot of its own; nobody is woken to look again. A permit
 //! whose waiter has just gone away is dropped outside the lock and gives itself back. The timer sleeps until the next
-//! instant at which something can change and is re-armed when that instant moves.
+//! instant at which something can change; its task is woken when that instant comes nearer, and finds out by itself when it
+//! went away.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -45,7 +46,9 @@ struct Shared {
 struct State {
     limiter: Limiter,
     waiters: HashMap<Id, oneshot::Sender<Answer>>,
-    /// What the timer sleeps until.
+    /// When something can change next.
+    wake: Option<Duration>,
+    /// What the timer sleeps until: never later than that, often earlier.
     armed: Option<Duration>,
     closed: bool,
     chance: u64,
@@ -83,6 +86,7 @@ impl Gate {
             state: Mutex::new(State {
                 limiter: Limiter::new(options, now),
                 waiters: HashMap::new(),
+                wake: None,
                 armed: None,
                 closed: false,
                 chance,
@@ -183,10 +187,11 @@ impl Gate {
         let shared = &self.shared;
         loop {
             let armed = {
-                let state = shared.state.lock();
+                let mut state = shared.state.lock();
                 if state.closed {
                     return;
                 }
+                state.armed = state.wake;
                 state.armed
             };
             let sleep = async {
@@ -276,9 +281,12 @@ impl Shared {
             };
             answers.push((state.waiters.remove(&id), answer));
         }
-        let wake = state.limiter.next_wake(now);
-        if wake != state.armed {
-            state.armed = wake;
+        state.wake = state.limiter.next_wake(now);
+        // A later one is found when the timer fires: waking its task for every request costs more than the request.
+        if let Some(wake) = state.wake
+            && state.armed.is_none_or(|armed| wake < armed)
+        {
+            state.armed = state.wake;
             self.rearm.notify_one();
         }
         answers
@@ -481,5 +489,74 @@ impl Drop for Permit {
         if !self.ended {
             self.finish(Ending::Cancelled);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::task::{Context, Waker};
+
+    use super::*;
+
+    fn wall() -> DateTime<Utc> {
+        DateTime::UNIX_EPOCH
+    }
+
+    /// Whether the timer's task was woken since the last look.
+    fn woken(gate: &Gate) -> bool {
+        let mut notified = pin!(gate.shared.rearm.notified());
+        notified
+            .as_mut()
+            .poll(&mut Context::from_waker(Waker::noop()))
+            .is_ready()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_timer_is_woken_only_for_something_nearer() {
+        let mut options = Options {
+            output_reserve: Some(0),
+            pace: false,
+            ..Options::default()
+        };
+        options.start.prompt = 1000;
+        let gate = Gate::new(options, wall);
+        let ask = |prompt: u64, patience| Ask {
+            pool: "pool".into(),
+            terminal: prompt.to_string().into(),
+            prompt,
+            patience: Duration::from_secs(patience),
+            ..Ask::default()
+        };
+        let mut running = gate.admit(ask(600, 300)).await.unwrap();
+        running.sent();
+        gate.admit(ask(1, 300)).await.unwrap().settle(Tokens {
+            prompt: 1,
+            ..Tokens::default()
+        });
+        assert!(!woken(&gate), "nothing waits");
+
+        let mut tasks = tokio::task::JoinSet::new();
+        let mut start = |ask| {
+            let gate = gate.clone();
+            tasks.spawn(async move { gate.admit(ask).await.map(drop) })
+        };
+        start(ask(900, 300));
+        tokio::task::yield_now().await;
+        assert!(woken(&gate), "somebody waits");
+        gate.admit(ask(2, 300)).await.unwrap().settle(Tokens {
+            prompt: 2,
+            ..Tokens::default()
+        });
+        assert!(!woken(&gate), "nothing comes nearer");
+        let hasty = start(ask(901, 200));
+        tokio::task::yield_now().await;
+        assert!(!woken(&gate), "a deadline behind the window");
+        hasty.abort();
+        running.settle(Tokens::default());
+        while let Some(ended) = tasks.join_next().await {
+            assert!(ended.is_err() || ended.is_ok_and(|answer| answer.is_ok()));
+        }
+        assert!(!woken(&gate), "nobody is left to wait for");
     }
 }

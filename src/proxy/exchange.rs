@@ -302,7 +302,7 @@ impl Going<'_> {
 
 fn relay(
     dialect: Dialect,
-    mut meter: Meter,
+    mut meter: Box<Meter>,
     watched: Watched,
     answer: Response<AnswerBody>,
 ) -> Response<Answer> {
@@ -316,7 +316,7 @@ fn relay(
     parts.headers = response_headers(parts.headers);
     meter.answer(Tap::new(dialect, events));
     let relay = Relay::new(body, meter, watched, must_end);
-    Response::from_parts(parts, Answer::Relay(Box::new(relay)))
+    Response::from_parts(parts, Answer::Relay(relay))
 }
 
 /// The head and the beginning of an answer that is no success.

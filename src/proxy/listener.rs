@@ -323,7 +323,7 @@ fn named(proxy: &Proxy, route: &str) -> Result<Arc<Upstream>, Fault> {
 #[derive(Debug)]
 pub(super) enum Answer {
     /// A model's answer, metered.
-    Relay(Box<Relay>),
+    Relay(Relay),
     /// An answer that is none of a model.
     Through(AnswerBody),
     /// Words of our own.
@@ -347,7 +347,7 @@ impl Body for Answer {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.get_mut() {
-            Self::Relay(body) => Pin::new(&mut **body).poll_frame(context),
+            Self::Relay(body) => Pin::new(body).poll_frame(context),
             Self::Through(body) => Pin::new(body).poll_frame(context).map_err(Into::into),
             Self::Full(body) => Pin::new(body)
                 .poll_frame(context)

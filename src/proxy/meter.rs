@@ -62,8 +62,9 @@ impl Subject {
 }
 
 impl Meter {
-    pub(super) fn new(proxy: Arc<Proxy>, subject: Subject, entry: Entry) -> Self {
-        Self {
+    /// Boxed, because it travels from the exchange into the answer's body.
+    pub(super) fn new(proxy: Arc<Proxy>, subject: Subject, entry: Entry) -> Box<Self> {
+        Box::new(Self {
             proxy,
             subject,
             entry,
@@ -71,7 +72,7 @@ impl Meter {
             tap: None,
             unreported: 0,
             answered: 0,
-        }
+        })
     }
 
     /// The next try may go. The returned departure says when its last byte left.
@@ -97,6 +98,11 @@ impl Meter {
     /// An answer begins.
     pub(super) fn answer(&mut self, tap: Tap) {
         self.tap = Some(tap);
+    }
+
+    /// Whether nothing is left to be settled.
+    pub(super) fn is_settled(&self) -> bool {
+        self.permit.is_none()
     }
 
     /// How the answer stands.

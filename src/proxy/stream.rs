@@ -32,7 +32,7 @@ pub(super) type BodyError = Box<dyn std::error::Error + Send + Sync>;
 #[derive(Debug)]
 pub(super) struct Relay {
     upstream: AnswerBody,
-    meter: Option<Meter>,
+    meter: Box<Meter>,
     /// The answer is in a form whose end can be told, so it must show it.
     must_end: bool,
     watched: Watched,
@@ -48,32 +48,25 @@ impl Relay {
         watched.alive();
         Self {
             upstream,
-            meter: Some(meter),
+            meter,
             must_end,
             watched,
         }
     }
 
-    fn finish(&mut self, outcome: Outcome) {
-        if let Some(mut meter) = self.meter.take() {
-            meter.settle(outcome);
-        }
-    }
-
     fn end_of_upstream(&mut self) -> Option<Result<Frame<Bytes>, BodyError>> {
-        let ending = self.meter.as_ref().map(Meter::ending);
-        match ending {
-            Some(Ending::Whole { wants_tools: true }) => self.finish(Outcome::WantsTools),
-            Some(Ending::Whole { wants_tools: false }) => self.finish(Outcome::Finished),
-            Some(Ending::Open) if self.must_end => {
-                self.finish(Outcome::Failed);
-                return Some(Err(Cut::Short.into()));
-            }
-            Some(Ending::Open) => self.finish(Outcome::Finished),
-            Some(Ending::Failed) => self.finish(Outcome::Failed),
-            None => {}
+        if self.meter.is_settled() {
+            return None;
         }
-        None
+        let (outcome, cut) = match self.meter.ending() {
+            Ending::Whole { wants_tools: true } => (Outcome::WantsTools, false),
+            Ending::Whole { wants_tools: false } => (Outcome::Finished, false),
+            Ending::Open if self.must_end => (Outcome::Failed, true),
+            Ending::Open => (Outcome::Finished, false),
+            Ending::Failed => (Outcome::Failed, false),
+        };
+        self.meter.settle(outcome);
+        cut.then(|| Err(Cut::Short.into()))
     }
 }
 
@@ -90,13 +83,13 @@ impl Body for Relay {
             if !this.watched.is_stalled(context) {
                 return Poll::Pending;
             }
-            this.finish(Outcome::Failed);
+            this.meter.settle(Outcome::Failed);
             return Poll::Ready(Some(Err(Cut::Stalled.into())));
         };
         Poll::Ready(match frame {
             Some(Ok(frame)) => {
-                if let (Some(meter), Some(chunk)) = (&mut this.meter, frame.data_ref()) {
-                    meter.see(chunk);
+                if let Some(chunk) = frame.data_ref() {
+                    this.meter.see(chunk);
                 }
                 this.watched.alive();
                 if this.upstream.is_end_stream() {
@@ -110,7 +103,7 @@ impl Body for Relay {
                 }
             }
             Some(Err(error)) => {
-                this.finish(Outcome::Failed);
+                this.meter.settle(Outcome::Failed);
                 Some(Err(error.into()))
             }
             None => this.end_of_upstream(),
@@ -119,7 +112,7 @@ impl Body for Relay {
 
     fn is_end_stream(&self) -> bool {
         // While something is to be settled the body must be polled to its end.
-        self.meter.is_none() && self.upstream.is_end_stream()
+        self.meter.is_settled() && self.upstream.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -41,7 +41,7 @@ pub(super) struct Relay {
 impl Relay {
     pub(super) fn new(
         upstream: AnswerBody,
-        meter: Meter,
+        meter: Box<Meter>,
         watched: Watched,
         must_end: bool,
     ) -> Self {

@@ -26,6 +26,7 @@ use tokio_util::task::TaskTracker;
 use crate::proxy::Proxy;
 use crate::proxy::exchange::{Call, exchange, unreachable_upstream};
 use crate::proxy::fault::Fault;
+use crate::proxy::inline::Inline;
 use crate::proxy::interim::{Signs, share};
 use crate::proxy::patience::{self, Patience};
 use crate::proxy::route::{Path, split};
@@ -113,7 +114,7 @@ async fn connection(
     let served = http1::Builder::new()
         .serve_connection(TokioIo::new(observed), service)
         .with_upgrades();
-    let mut served = pin!(served);
+    let mut served = Inline::new(served);
     let ended = tokio::select! {
         ended = &mut served => ended,
         () = stop.cancelled() => {

@@ -88,7 +88,7 @@ fn now<F: Future>(future: std::pin::Pin<&mut F>) -> Poll<F::Output> {
 fn queue_refusal(answer: Result<Permit, Refusal>) -> (Budget, u64) {
     let refusal = answer.unwrap_err();
     let budget = match refusal.kind {
-        RefusalKind::Queue { budget, .. } => Some(budget),
+        RefusalKind::Queue { wait } => Some(wait.budget),
         _ => None,
     };
     (budget.unwrap(), refusal.retry_after)
@@ -139,14 +139,11 @@ async fn an_upstream_without_budgets_is_limited_only_by_what_was_set() {
         .await;
     assert!(
         matches!(
-            third,
+            &third,
             Err(Refusal {
-                kind: RefusalKind::Queue {
-                    budget: Budget::Generated,
-                    ..
-                },
+                kind: RefusalKind::Queue { wait },
                 ..
-            })
+            }) if wait.budget == Budget::Generated
         ),
         "{third:?}"
     );
@@ -164,7 +161,8 @@ async fn a_wait_beyond_the_patience_is_refused_at_once() {
     let answer = gate.admit(hasty).await;
     assert_eq!(start.elapsed(), Duration::ZERO);
     let text = answer.as_ref().unwrap_err().to_string();
-    assert_eq!(text, "kimiq: waiting for prompt tokens; free in about 60 s");
+    let expected = "kimiq: no room yet; the request waits for 1 prompt tokens, place 1, about 60 s";
+    assert_eq!(text, expected);
     assert_eq!(queue_refusal(answer), (Budget::Prompt, 60));
     assert!(gate.snapshot().queue.is_empty());
 }
@@ -599,7 +597,7 @@ async fn the_picture_tells_why_and_until_when() {
     assert!(gate.wait_of("3").is_none());
 
     let view = gate.snapshot();
-    assert_eq!(view.pools[0].percent, 80);
+    assert_eq!(view.pools[0].percent.percent(), 80);
     assert_eq!(
         view.line(),
         "queue 2 (longest wait 5 s); pool: prompt 800/1000, uncached 0/1000, generated 50/400, in flight 1; \

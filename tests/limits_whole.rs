@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use kimiq::limits::{
-    Ask, Budget, Class, Decision, Ending, Id, Limiter, Moment, Options, Ratio, Refusal, RefusalKind,
+    Ask, Budget, Class, Decision, Ending, Id, Limiter, Moment, Options, Ratio, Refusal,
+    RefusalKind, Wait,
 };
 use kimiq::usage::{Dimensions, Observation, Tokens};
 
@@ -474,12 +475,22 @@ fn a_refusal_names_the_budget_and_the_time() {
     let mut hasty = ask("b", 100);
     hasty.patience = Duration::from_secs(10);
     let id = limiter.arrive(hasty, at(1000));
+    let wait = Wait {
+        place: 1,
+        budget: Budget::Prompt,
+        missing: 100,
+        eta_ms: 59_000,
+        waited_ms: 0,
+        behind: Vec::new(),
+        running: 1,
+    };
     let expected = Refusal {
-        kind: RefusalKind::Queue {
-            eta: Duration::from_secs(59),
-            budget: Budget::Prompt,
-        },
+        kind: RefusalKind::Queue { wait },
         retry_after: 59,
     };
+    assert_eq!(
+        expected.message(),
+        "kimiq: no room yet; the request waits for 100 prompt tokens, place 1, about 59 s"
+    );
     assert_eq!(limiter.decisions(), [Decision::Refuse(id, expected)]);
 }

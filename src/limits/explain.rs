@@ -15,6 +15,10 @@ use crate::limits::room::Room;
 use crate::limits::snapshot::{Bound, Ladder, PoolView, Wait};
 use crate::limits::window::Outlook;
 use crate::usage::Dimensions;
+use crate::usage::figures::Share;
+
+/// Terminals that are named of those which go before a request.
+const NAMED: usize = 3;
 
 /// Every budget's future, for growing demands.
 struct Future<'a> {
@@ -99,6 +103,7 @@ impl Pool {
         let mut future = Future::new(self, now);
         let room = Room::new(self, now);
         let mut before = [0; 3];
+        let mut behind: Vec<String> = Vec::new();
         let all = self.queue.all().into_iter().enumerate();
         all.map(|(ahead, (_, spot, waiting))| {
             let turns = u32::try_from(ahead).unwrap_or(u32::MAX);
@@ -118,14 +123,22 @@ impl Pool {
             }
             if self.brake.until() > wait.0 {
                 wait = (self.brake.until(), Budget::Pause, 0);
+            } else if self.brake.waits_for_scout() {
+                wait = (now, Budget::Pause, 0);
             }
             (0..3).for_each(|d| before[d] += waiting.expected[d]);
+            let ours = behind.clone();
+            if behind.len() < NAMED && !behind.iter().any(|name| **name == *waiting.terminal) {
+                behind.push(waiting.terminal.to_string());
+            }
             let wait = Wait {
                 place: ahead + 1,
                 budget: wait.1,
                 missing: wait.2,
                 eta_ms: millis(wait.0.saturating_sub(now)),
                 waited_ms: millis(now.saturating_sub(waiting.arrived)),
+                behind: ours,
+                running: self.in_flight,
             };
             (spot, waiting, wait)
         })
@@ -157,7 +170,7 @@ impl Pool {
             used: Dimensions::from_array(std::array::from_fn(|d| taken[d] - self.held(d))),
             held: Dimensions::from_array(std::array::from_fn(|d| self.held(d))),
             binding: TOKEN_BUDGETS[binding],
-            percent: percents[binding],
+            percent: Share::of(taken[binding], caps[binding]),
             in_flight: self.in_flight,
             waiting: self.queue.len(),
             paused_ms: millis(self.brake.until().saturating_sub(now)),

@@ -222,7 +222,7 @@ impl Limiter {
         if full {
             self.refuse(id, RefusalKind::Full, eta);
         } else if late {
-            self.refuse_late(id, &wait);
+            self.refuse_late(id, wait);
         }
         full || late
     }
@@ -656,7 +656,7 @@ impl Limiter {
             let wait = self.why(id, now);
             self.dequeue(id);
             if let Some(wait) = wait {
-                self.refuse_late(id, &wait);
+                self.refuse_late(id, wait);
             }
             any = true;
         }
@@ -672,10 +672,9 @@ impl Limiter {
         Some(waiting)
     }
 
-    fn refuse_late(&mut self, id: Id, wait: &Wait) {
+    fn refuse_late(&mut self, id: Id, wait: Wait) {
         let eta = Duration::from_millis(wait.eta_ms);
-        let budget = wait.budget;
-        self.refuse(id, RefusalKind::Queue { eta, budget }, eta);
+        self.refuse(id, RefusalKind::Queue { wait }, eta);
     }
 
     fn refuse_daily(&mut self, id: Id, now: Moment) {

@@ -43,6 +43,7 @@ mod saved;
 mod snapshot;
 mod tally;
 mod window;
+mod words;
 
 pub use ask::{Ask, Budget, Class, Refusal, RefusalKind, Ticket};
 pub use gate::{Departure, Gate, Permit};

@@ -34,6 +34,8 @@ pub enum State {
     Working,
     /// A request is held until the budgets have room.
     Waiting,
+    /// The upstream gives no answer, and requests are tried again.
+    Retrying,
     /// The program asks for leave to use a tool.
     NeedsApproval,
     /// The program asks its user a question.
@@ -54,6 +56,7 @@ impl State {
             Self::NeedsTrust => "needs_trust",
             Self::Working => "working",
             Self::Waiting => "waiting",
+            Self::Retrying => "retrying",
             Self::NeedsApproval => "needs_approval",
             Self::Asks => "asks",
             Self::Idle => "idle",
@@ -79,6 +82,7 @@ impl fmt::Display for State {
             Self::NeedsTrust => "asks to trust the folder",
             Self::Working => "working",
             Self::Waiting => "waiting in the queue",
+            Self::Retrying => "retrying",
             Self::NeedsApproval => "needs approval",
             Self::Asks => "asks a question",
             Self::Idle => "idle",
@@ -131,6 +135,8 @@ pub struct Facts {
     pub in_flight: u32,
     /// Of those, held by the limiter.
     pub waiting: u32,
+    /// The upstream gave no answer to the last tries.
+    pub troubled: bool,
     /// The last answer ended by calling tools.
     pub tools_called: bool,
     /// The screen shows a question about trust.
@@ -336,6 +342,9 @@ impl Supervisor {
             State::Exited(exit)
         } else if facts.trust_prompt && facts.requests == 0 {
             State::NeedsTrust
+        } else if facts.in_flight > 0 && facts.troubled {
+            // Each try passes through the queue; that is no wait of its own.
+            State::Retrying
         } else if facts.waiting > 0 {
             State::Waiting
         } else if facts.in_flight > 0 {
@@ -348,6 +357,8 @@ impl Supervisor {
             match (self.want, self.busy) {
                 (Want::Approval, _) => State::NeedsApproval,
                 (Want::Answer, _) => State::Asks,
+                // The client got the failure and makes its own pause before it asks again.
+                (Want::Nothing, Some(true)) if facts.troubled => State::Retrying,
                 (Want::Nothing, Some(true)) => State::Working,
                 // It called tools and then stopped showing progress: it waits for leave to run them.
                 (Want::Nothing, Some(false)) if facts.tools_called => State::NeedsApproval,
@@ -412,6 +423,14 @@ mod tests {
             waiting: 1,
             ..flying
         };
+        let lost = Facts {
+            troubled: true,
+            ..quiet
+        };
+        let lost_flying = Facts {
+            troubled: true,
+            ..held
+        };
         let called = Facts {
             requests: 1,
             tools_called: true,
@@ -426,6 +445,9 @@ mod tests {
             (&[Note::Ready], quiet, State::Idle),
             (&[busy(3)], quiet, State::Working),
             (&[], held, State::Waiting),
+            (&[], flying, State::Working),
+            (&[], lost_flying, State::Retrying),
+            (&[], lost, State::Retrying),
             (&[], flying, State::Working),
             (&[busy(3)], called, State::Working),
             (&[busy(0)], called, State::NeedsApproval),
@@ -445,6 +467,7 @@ mod tests {
                 done,
                 State::Idle,
             ),
+            (&[], lost, State::Idle),
         ];
         for (index, (notes, facts, expected)) in steps.iter().enumerate() {
             for note in *notes {
@@ -557,6 +580,7 @@ mod tests {
             State::NeedsTrust,
             State::Working,
             State::Waiting,
+            State::Retrying,
             State::NeedsApproval,
             State::Asks,
             State::Idle,

@@ -17,6 +17,7 @@ use crate::terminal::Screen;
 use crate::terminal::Signal;
 use crate::terminal::Size;
 use crate::terminal::State;
+use crate::usage::figures::Share;
 use proptest::prelude::*;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -38,6 +39,7 @@ fn tab(number: u16, state: State) -> Tab {
         title: format!("title {number}"),
         state,
         wait: None,
+        clock: None,
     }
 }
 
@@ -47,7 +49,7 @@ fn view(states: &[State]) -> ViewModel {
         terminals: (1..).zip(states).map(|(n, state)| tab(n, *state)).collect(),
         status: Status {
             queue: 2,
-            budget: Some(("generated tokens".to_owned(), 87)),
+            budget: Some(("generated tokens".to_owned(), Share::of(87, 100))),
             tokens_today: 1_234_567,
             daily_cap: Some(200_000_000),
             notices: vec!["80 % of the day is used".to_owned()],
@@ -245,6 +247,27 @@ fn a_new_terminal_that_was_asked_for_is_shown() {
 }
 
 #[test]
+fn a_window_without_colours_has_none_of_its_own() {
+    let ended = State::Exited(Exit {
+        code: Some(1),
+        signal: None,
+    });
+    let all = view(&[ended, State::Working]);
+    for (plain, overlay) in [(false, &b""[..]), (true, b""), (true, b"\x02x")] {
+        let mut session = session(&all);
+        session.set_plain(plain);
+        type_into(&mut session, overlay);
+        let mut screen = Screen::new(session.terminal_size(), 0);
+        screen.feed(b"\x1b[38;5;77mtheirs");
+        let painted = session.paint(&all, |_| Some(&screen));
+        let text = String::from_utf8(painted).unwrap();
+        assert!(text.contains("38;5;77"), "the program keeps its own");
+        let others = text.replace("38;5;77", "");
+        assert_eq!(!others.contains("8;5;"), plain, "{text:?}");
+    }
+}
+
+#[test]
 fn mouse_reports_reach_a_program_that_asks_in_its_own_place_and_form() {
     let all = view(&[State::Idle]);
     for (ask, expected) in [
@@ -352,7 +375,7 @@ fn the_screen_of_the_program_is_seen_cell_by_cell() {
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(lines[0], " 1 ● title 1  2 ○ title 2");
     assert!(lines[23].starts_with(" demo · working"), "{}", lines[23]);
-    assert!(lines[23].contains("generated tokens 87%"), "{}", lines[23]);
+    assert!(lines[23].contains("generated tokens 87 %"), "{}", lines[23]);
 }
 
 #[test]

@@ -41,7 +41,17 @@ impl House {
     }
 
     pub(crate) async fn with(upstream: SocketAddr, options: Options, limits: Limits) -> Self {
-        let gate = Gate::new(limits, kimiq::clock::wall);
+        Self::at(upstream, options, limits, kimiq::clock::wall).await
+    }
+
+    /// With a time of day of its own.
+    pub(crate) async fn at(
+        upstream: SocketAddr,
+        options: Options,
+        limits: Limits,
+        wall: fn() -> chrono::DateTime<chrono::Utc>,
+    ) -> Self {
+        let gate = Gate::new(limits, wall);
         tokio::spawn(gate.clone().drive());
         let proxy = Arc::new(Proxy {
             options,
@@ -50,9 +60,9 @@ impl House {
             board: Board::default(),
             gate,
             estimator: Estimator::new(None),
-            ledger: Ledger::open(scratch_ledger(), chrono_tz::UTC, kimiq::clock::wall).unwrap(),
+            ledger: Ledger::open(scratch_ledger(), chrono_tz::UTC, wall).unwrap(),
             client: Client::new(ClientOptions::default()).unwrap(),
-            wall: kimiq::clock::wall,
+            wall,
             stalls: Stalls::new(options.stall),
         });
         proxy.routes.set(
@@ -60,7 +70,7 @@ impl House {
                 .unwrap()
                 .simulated(),
         );
-        let key = proxy.keys.issue("run:1").unwrap();
+        let key = proxy.keys.issue("run:1", 1).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let aside: AsideHandler = Arc::new(|request| Box::pin(async move { Err(request) }));

@@ -21,7 +21,7 @@ use crate::proxy::affinity::Affinity;
 use crate::proxy::board::{Entry, Outcome, Phase};
 use crate::proxy::fault::Fault;
 use crate::proxy::listener::Answer;
-use crate::proxy::meter::{Meter, Subject};
+use crate::proxy::meter::{Afterwards, Meter, Subject};
 use crate::proxy::stalls::Watched;
 use crate::proxy::stream::Relay;
 use crate::proxy::trouble::Failing;
@@ -59,6 +59,8 @@ pub(super) struct Call {
     pub(super) dialect: Dialect,
     /// How long the client waits for the head of an answer.
     pub(super) patience: Duration,
+    /// Where the answer's meter waits until the answer was flushed.
+    pub(super) afterwards: Afterwards,
 }
 
 /// What follows a try that brought no answer.
@@ -151,7 +153,7 @@ pub(super) async fn exchange(
             Ok(answer) if answer.status().is_success() => {
                 meter.entry.answered();
                 meter.entry.phase(Phase::Streaming);
-                return Ok(relay(call.dialect, meter, watched, answer));
+                return Ok(relay(&call, meter, watched, answer));
             }
             Ok(answer) => {
                 let (parts, text) = read_refusal(answer).await;
@@ -312,7 +314,7 @@ impl Going<'_> {
 }
 
 fn relay(
-    dialect: Dialect,
+    call: &Call,
     mut meter: Box<Meter>,
     watched: Watched,
     answer: Response<AnswerBody>,
@@ -325,8 +327,8 @@ fn relay(
     let events = content.starts_with(b"text/event-stream");
     let must_end = events || content.starts_with(b"application/json");
     parts.headers = response_headers(parts.headers);
-    meter.answer(Tap::new(dialect, events));
-    let relay = Relay::new(body, meter, watched, must_end);
+    meter.answer(Tap::new(call.dialect, events));
+    let relay = Relay::new(body, meter, call.afterwards.clone(), watched, must_end);
     Response::from_parts(parts, Answer::Relay(relay))
 }
 

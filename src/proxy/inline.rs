@@ -110,7 +110,10 @@ mod tests {
     }
 
     /// Wakes itself so often, then waits for ever, and gives its waker away.
-    fn restless(times: u32, kept: Arc<parking_lot::Mutex<Option<Waker>>>) -> impl Future<Output = ()> {
+    fn restless(
+        times: u32,
+        kept: Arc<parking_lot::Mutex<Option<Waker>>>,
+    ) -> impl Future<Output = ()> {
         let mut left = times;
         std::future::poll_fn(move |context| {
             *kept.lock() = Some(context.waker().clone());

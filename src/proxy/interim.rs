@@ -14,13 +14,17 @@ use socket2::{SockRef, Socket};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use crate::proxy::meter::Afterwards;
+
 const PROCESSING: &[u8] = b"HTTP/1.1 102 Processing\r\n\r\n";
 
-/// A connection as the server library sees it, which remembers whether bytes wait to be written.
+/// A connection as the server library sees it, which remembers whether bytes wait to be written, and settles what was
+/// left for afterwards when all were.
 #[derive(Debug)]
 pub(super) struct Observed {
     stream: TcpStream,
     backlog: Arc<AtomicBool>,
+    afterwards: Afterwards,
 }
 
 /// The second handle on a connection.
@@ -28,6 +32,7 @@ pub(super) struct Observed {
 pub(super) struct Signs {
     socket: Socket,
     backlog: Arc<AtomicBool>,
+    pub(super) afterwards: Afterwards,
 }
 
 /// Both handles of a connection.
@@ -36,8 +41,14 @@ pub(super) fn share(stream: TcpStream) -> io::Result<(Observed, Signs)> {
     let signs = Signs {
         socket: SockRef::from(&stream).try_clone()?,
         backlog: backlog.clone(),
+        afterwards: Afterwards::default(),
     };
-    Ok((Observed { stream, backlog }, signs))
+    let observed = Observed {
+        stream,
+        backlog,
+        afterwards: signs.afterwards.clone(),
+    };
+    Ok((observed, signs))
 }
 
 impl Signs {
@@ -102,7 +113,11 @@ impl AsyncWrite for Observed {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
+        let flushed = Pin::new(&mut self.stream).poll_flush(context);
+        if flushed.is_ready() {
+            self.afterwards.settle();
+        }
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

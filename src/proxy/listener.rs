@@ -29,6 +29,7 @@ use crate::proxy::fault::Fault;
 use crate::proxy::inline::Inline;
 use crate::proxy::interim::{Signs, share};
 use crate::proxy::keys::Asker;
+use crate::proxy::meter::Afterwards;
 use crate::proxy::patience::{self, Patience};
 use crate::proxy::route::{Path, split};
 use crate::proxy::stream::{BodyError, Relay};
@@ -135,7 +136,7 @@ async fn answer(
     request: Request<Incoming>,
 ) -> Response<Answer> {
     let patience = patience::of(request.headers(), &proxy.options);
-    let mut answer = pin!(dispatch(proxy, aside, patience, request));
+    let mut answer = pin!(dispatch(proxy, aside, &signs.afterwards, patience, request));
     let answer = loop {
         // Both futures are cheap to ask again: the timer is only made for clients that want signs.
         tokio::select! {
@@ -160,6 +161,7 @@ async fn pause(length: Option<Duration>) {
 async fn dispatch(
     proxy: &Arc<Proxy>,
     aside: &AsideHandler,
+    afterwards: &Afterwards,
     patience: Patience,
     request: Request<Incoming>,
 ) -> Result<Response<Answer>, Fault> {
@@ -196,7 +198,10 @@ async fn dispatch(
                 terminal: ANONYMOUS.into(),
                 weight: 1,
             };
-            return forward(proxy, anybody, upstream, path, patience, request).await;
+            return forward(
+                proxy, anybody, afterwards, upstream, path, patience, request,
+            )
+            .await;
         }
     };
     let rest = if rest.starts_with('/') {
@@ -204,12 +209,13 @@ async fn dispatch(
     } else {
         format!("/{rest}")
     };
-    forward(proxy, asker, upstream, rest, patience, request).await
+    forward(proxy, asker, afterwards, upstream, rest, patience, request).await
 }
 
 async fn forward(
     proxy: &Arc<Proxy>,
     asker: Asker,
+    afterwards: &Afterwards,
     upstream: Arc<Upstream>,
     path: String,
     patience: Patience,
@@ -225,6 +231,7 @@ async fn forward(
                 path,
                 dialect,
                 patience: patience.longest,
+                afterwards: afterwards.clone(),
             };
             // Boxed, because a future of this size would be moved through every caller's.
             Box::pin(exchange(proxy, call, request)).await

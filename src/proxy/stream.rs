@@ -1,8 +1,9 @@
 //! The answer on its way to the client: bytes untouched, looked at as they pass, settled when they end.
 //!
 //! The relay is the response's body, so the client's reading is what drives it: nothing is buffered between the two
-//! sockets. It ends in one of four ways, and each settles the permit: the answer came to its end; it was cut or
-//! stalled, and is broken off towards the client; the client went away and dropped it; it was an error from the start.
+//! sockets. It ends in one of four ways, and each settles the permit: the answer came to its end, and is settled when it
+//! was flushed; it was cut or stalled, and is broken off towards the client; the client went away and dropped it; it was
+//! an error from the start.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -11,7 +12,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use crate::proxy::board::Outcome;
-use crate::proxy::meter::Meter;
+use crate::proxy::meter::{Afterwards, Meter};
 use crate::proxy::stalls::Watched;
 use crate::upstream::AnswerBody;
 use crate::wire::Ending;
@@ -32,7 +33,9 @@ pub(super) type BodyError = Box<dyn std::error::Error + Send + Sync>;
 #[derive(Debug)]
 pub(super) struct Relay {
     upstream: AnswerBody,
-    meter: Box<Meter>,
+    meter: Option<Box<Meter>>,
+    /// Takes the meter when the answer came to its end.
+    afterwards: Afterwards,
     /// The answer is in a form whose end can be told, so it must show it.
     must_end: bool,
     watched: Watched,
@@ -42,31 +45,44 @@ impl Relay {
     pub(super) fn new(
         upstream: AnswerBody,
         meter: Box<Meter>,
+        afterwards: Afterwards,
         watched: Watched,
         must_end: bool,
     ) -> Self {
         watched.alive();
         Self {
             upstream,
-            meter,
+            meter: Some(meter),
+            afterwards,
             must_end,
             watched,
         }
     }
 
-    fn end_of_upstream(&mut self) -> Option<Result<Frame<Bytes>, BodyError>> {
-        if self.meter.is_settled() {
-            return None;
+    /// The answer is broken off; the client learns it after the permit came back.
+    fn cut(&mut self) {
+        if let Some(mut meter) = self.meter.take() {
+            meter.end(Outcome::Failed);
         }
-        let (outcome, cut) = match self.meter.ending() {
-            Ending::Whole { wants_tools: true } => (Outcome::WantsTools, false),
-            Ending::Whole { wants_tools: false } => (Outcome::Finished, false),
-            Ending::Open if self.must_end => (Outcome::Failed, true),
-            Ending::Open => (Outcome::Finished, false),
-            Ending::Failed => (Outcome::Failed, false),
+    }
+
+    fn end_of_upstream(&mut self) -> Option<Result<Frame<Bytes>, BodyError>> {
+        let mut meter = self.meter.take()?;
+        let outcome = match meter.ending() {
+            Ending::Whole { wants_tools: true } => Outcome::WantsTools,
+            Ending::Whole { wants_tools: false } => Outcome::Finished,
+            Ending::Open if self.must_end => {
+                meter.end(Outcome::Failed);
+                return Some(Err(Cut::Short.into()));
+            }
+            Ending::Open => Outcome::Finished,
+            Ending::Failed => Outcome::Failed,
         };
-        self.meter.settle(outcome);
-        cut.then(|| Err(Cut::Short.into()))
+        meter.end(outcome);
+        if meter.is_told() {
+            self.afterwards.leave(meter);
+        }
+        None
     }
 }
 
@@ -83,13 +99,13 @@ impl Body for Relay {
             if !this.watched.is_stalled(context) {
                 return Poll::Pending;
             }
-            this.meter.settle(Outcome::Failed);
+            this.cut();
             return Poll::Ready(Some(Err(Cut::Stalled.into())));
         };
         Poll::Ready(match frame {
             Some(Ok(frame)) => {
-                if let Some(chunk) = frame.data_ref() {
-                    this.meter.see(chunk);
+                if let (Some(meter), Some(chunk)) = (&mut this.meter, frame.data_ref()) {
+                    meter.see(chunk);
                 }
                 this.watched.alive();
                 if this.upstream.is_end_stream() {
@@ -103,7 +119,7 @@ impl Body for Relay {
                 }
             }
             Some(Err(error)) => {
-                this.meter.settle(Outcome::Failed);
+                this.cut();
                 Some(Err(error.into()))
             }
             None => this.end_of_upstream(),
@@ -112,7 +128,7 @@ impl Body for Relay {
 
     fn is_end_stream(&self) -> bool {
         // While something is to be settled the body must be polled to its end.
-        self.meter.is_settled() && self.upstream.is_end_stream()
+        self.meter.is_none() && self.upstream.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {

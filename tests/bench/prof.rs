@@ -401,21 +401,54 @@ fn scratch_ledger() -> std::path::PathBuf {
 fn main() {
     let args: Vec<String> = std::env::args().collect();
     match args[1].as_str() {
-        "up" => runtime().block_on(async { println!("{}", start_upstream().await); std::future::pending::<()>().await }),
-        "bare" => runtime().block_on(async { println!("{}", start_bare(args[2].parse().unwrap()).await); std::future::pending::<()>().await }),
-        "kimiq" => runtime().block_on(async { println!("{}", start_kimiq(args[2].parse().unwrap()).await); std::future::pending::<()>().await }),
+        "up" => runtime().block_on(async {
+            println!("{}", start_upstream().await);
+            std::future::pending::<()>().await
+        }),
+        "bare" => runtime().block_on(async {
+            println!("{}", start_bare(args[2].parse().unwrap()).await);
+            std::future::pending::<()>().await
+        }),
+        "kimiq" => runtime().block_on(async {
+            println!("{}", start_kimiq(args[2].parse().unwrap()).await);
+            std::future::pending::<()>().await
+        }),
         "load" => {
-            let t = [args[2].parse().unwrap(), args[3].parse().unwrap(), args[4].parse().unwrap()];
+            let t = [
+                args[2].parse().unwrap(),
+                args[3].parse().unwrap(),
+                args[4].parse().unwrap(),
+            ];
             let n: usize = args[5].parse().unwrap();
             let size: usize = args[6].parse().unwrap();
             let concurrency: usize = args[7].parse().unwrap();
-            let rt = if args.len() > 8 { tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap() } else { runtime() };
+            let rt = if args.len() > 8 {
+                tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build()
+                    .unwrap()
+            } else {
+                runtime()
+            };
             rt.block_on(async move {
                 for _ in 0..3 {
-                    let plan = Plan { streamed: false, paced: false, concurrency, rounds: n };
+                    let plan = Plan {
+                        streamed: false,
+                        paced: false,
+                        concurrency,
+                        rounds: n,
+                    };
                     let mut all = measure(t, size, plan).await;
-                    let mut q = |p| [0,1,2].map(|i| percentile(&mut all[i], p).as_nanos());
-                    for p in [50, 90, 99] { let [d,b,k] = q(p); print!("p{p} direct {d} bare {:+} kimiq {:+} ratio {:.2}   ", b as i64-d as i64, k as i64-d as i64, (k as f64-d as f64)/(b as f64-d as f64)); }
+                    let mut q = |p| [0, 1, 2].map(|i| percentile(&mut all[i], p).as_nanos());
+                    for p in [50, 90, 99] {
+                        let [d, b, k] = q(p);
+                        print!(
+                            "p{p} direct {d} bare {:+} kimiq {:+} ratio {:.2}   ",
+                            b as i64 - d as i64,
+                            k as i64 - d as i64,
+                            (k as f64 - d as f64) / (b as f64 - d as f64)
+                        );
+                    }
                     println!();
                 }
             });

@@ -117,7 +117,7 @@ fn in_every_phase_every_ending_gives_back_exactly_once() {
             let mut other = None;
             match phase {
                 Queued => other = Some(limiter.arrive(ask("other", 1000), at(0))),
-                Paused => limiter.throttled(&pool, None, 0, at(0)),
+                Paused => limiter.throttled(&pool, None, None, 0, at(0)),
                 _ => {}
             }
             let mut one = ask("one", 200);
@@ -275,15 +275,15 @@ fn a_stray_replica_costs_a_moment_and_an_unexplained_429_makes_cautious() {
         limiter.observe(&pool, &seen(216_000), at(second * 1000));
     }
     limiter.observe(&pool, &seen(36_000), at(20_000));
-    limiter.throttled(&pool, None, 0, at(20_000));
+    limiter.throttled(&pool, None, None, 0, at(20_000));
     let view = &limiter.snapshot(at(20_000)).pools[0];
     assert_eq!((view.ratio_ppm, view.cautious_ms), (950_000, 0));
     assert_eq!((view.paused_ms, view.limits.generated), (250, 216_000));
 
     limiter.observe(&pool, &seen(216_000), at(21_000));
-    limiter.throttled(&pool, None, 0, at(21_000));
+    limiter.throttled(&pool, None, None, 0, at(21_000));
     let view = limiter.snapshot(at(21_000)).pools[0].clone();
-    assert_eq!((view.ratio_ppm, view.cautious_ms), (807_500, 30 * 60_000));
+    assert_eq!((view.ratio_ppm, view.cautious_ms), (921_500, 30 * 60_000));
     // Caution, ratio and limits outlive the process.
     let saved = limiter.saved(at(22_000));
     let mut next = Limiter::new(learning(), at(500_000));
@@ -301,7 +301,7 @@ fn a_stray_replica_costs_a_moment_and_an_unexplained_429_makes_cautious() {
         })
         .pools[0]
         .clone();
-    assert_eq!((view.ratio_ppm, view.limits.generated), (807_500, 216_000));
+    assert_eq!((view.ratio_ppm, view.limits.generated), (921_500, 216_000));
     assert_eq!(view.cautious_ms, 30 * 60_000 - 2000);
 }
 

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use crate::limits::ask::Budget;
+use crate::limits::foreign::Foreign;
 use crate::limits::options::Options;
 use crate::limits::pace::time_of;
 use crate::limits::pool::{Pool, TOKEN_BUDGETS};
@@ -175,7 +176,9 @@ impl Pool {
             waiting: self.queue.len(),
             paused_ms: millis(self.brake.until().saturating_sub(now)),
             scouting: self.brake.waits_for_scout(),
-            foreign: Dimensions::from_array(self.others),
+            foreign: Dimensions::from_array(std::array::from_fn(|d| {
+                Foreign::told(self.others[d], limits[d])
+            })),
             paced: self.is_paced(),
             cautious_ms: millis(self.caution.until().saturating_sub(now)),
             bound: waits

@@ -21,7 +21,9 @@
 //! and returns decisions, [`Gate`] is the thin asynchronous handle around it. It does not estimate tokens; `usage`
 //! does.
 
+mod answers;
 mod ask;
+mod bias;
 mod charging;
 mod daily;
 mod explain;

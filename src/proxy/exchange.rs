@@ -159,7 +159,7 @@ pub(super) async fn exchange(
                 let (parts, text) = read_refusal(answer).await;
                 let refusal = Refusal::of(parts.status, &parts.headers, &text, (proxy.wall)());
                 if let Refusal::Throttled { after } = refusal {
-                    proxy.gate.throttled(&pool, after);
+                    proxy.gate.throttled(&pool, meter.permit(), after);
                     if estimate.cached > 0 {
                         proxy.estimator.refused(&pool);
                     }

@@ -11,7 +11,6 @@ use super::child::Exit;
 use super::queries::Signal;
 use serde::{Deserialize, Serialize};
 use std::fmt;
-use std::mem;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -63,14 +62,6 @@ impl State {
             Self::Bypassing => "bypassing",
             Self::Exited(_) => "exited",
         }
-    }
-
-    /// Whether a person has to do something.
-    pub fn wants_user(&self) -> bool {
-        matches!(
-            self,
-            Self::NeedsTrust | Self::NeedsApproval | Self::Asks | Self::Bypassing
-        )
     }
 }
 
@@ -148,11 +139,6 @@ pub struct Facts {
 /// What happened to the terminal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Note {
-    /// The program was started again; everything begins anew. `prompt`: a message waits to be typed.
-    Restarted {
-        /// Whether a first message waits to be typed.
-        prompt: bool,
-    },
     /// It takes input.
     Ready,
     /// It told something.
@@ -232,14 +218,6 @@ impl Supervisor {
     /// Takes what happened.
     pub fn note(&mut self, note: &Note, now: Instant) {
         match note {
-            Note::Restarted { prompt } => {
-                let phrases = mem::take(&mut self.phrases);
-                *self = Self {
-                    // Nobody waits behind a restart.
-                    next_started: true,
-                    ..Self::new(phrases, self.patience, *prompt, now)
-                };
-            }
             Note::Ready => {
                 self.ready.get_or_insert(now);
             }

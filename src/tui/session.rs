@@ -161,13 +161,6 @@ impl Session {
         self.focused
     }
 
-    /// Brings a terminal to the front.
-    pub fn focus(&mut self, id: Id) -> Vec<Action> {
-        let mut actions = Vec::new();
-        self.bring(Some(id), &mut actions);
-        actions
-    }
-
     /// Takes the newest list of terminals; the focus moves on when its terminal is gone.
     pub fn update(&mut self, view: &ViewModel) -> Vec<Action> {
         let mut actions = Vec::new();

@@ -89,6 +89,13 @@ fn type_into(session: &mut Session, bytes: &[u8]) -> Vec<Action> {
     essence(actions)
 }
 
+/// By its number, which is its id's without the hundred.
+fn to_front(session: &mut Session, id: Id) {
+    let digit = b'0' + u8::try_from(id.0 - 100).unwrap();
+    type_into(session, &[2, digit]);
+    assert_eq!(session.focused(), Some(id));
+}
+
 #[test]
 fn commands_and_everything_else() {
     let all = view(&[State::Idle, State::Working, EXITED]);
@@ -225,7 +232,7 @@ fn what_the_outer_terminal_answers_is_learned_and_goes_nowhere() {
 #[test]
 fn the_focus_moves_on_when_its_terminal_is_closed() {
     let mut session = session(&view(&[State::Idle, State::Idle, State::Idle]));
-    session.focus(Id(102));
+    to_front(&mut session, Id(102));
     let mut fewer = view(&[State::Idle, State::Idle, State::Idle]);
     fewer.terminals.remove(1);
     session.update(&fewer);
@@ -329,7 +336,7 @@ impl Bench {
 
     fn assert_equal(&self, view: &ViewModel, screen: &Screen, size: Size) {
         let mut fresh = Self::new(view, size);
-        fresh.session.focus(self.session.focused().unwrap());
+        to_front(&mut fresh.session, self.session.focused().unwrap());
         fresh.paint(view, screen);
         for (row, (painted, whole)) in shown(&self.outer, size)
             .iter()
@@ -453,7 +460,7 @@ fn every_size_is_painted() {
             let mut bench = Bench::new(&all, size);
             let mut screen = Screen::new(bench.session.terminal_size(), 10);
             screen.feed("漢字 text\r\n".repeat(200).as_bytes());
-            bench.session.focus(Id(105));
+            to_front(&mut bench.session, Id(105));
             bench.session.input(overlay, Instant::now());
             bench.paint(&all, &screen);
             if overlay.is_empty() {

@@ -9,7 +9,7 @@
 //! corrected when the upstream tells its usage. Budgets that the upstream may charge at the end are counted a second time,
 //! then.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use crate::limits::answers::Refused;
 use crate::limits::ask::{Ask, Budget, Refusal, RefusalKind, Ticket};
 use crate::limits::daily::Daily;
 use crate::limits::flight::Flight;
+use crate::limits::numbers::ById;
 use crate::limits::options::Options;
 use crate::limits::pool::{Pool, Quiet, price, service};
 use crate::limits::queue::{Spot, Waiting};
@@ -78,9 +79,9 @@ pub struct Limiter {
     pools: BTreeMap<Arc<str>, Pool>,
     requests: Requests,
     daily: Daily,
-    queued: HashMap<Id, (Arc<str>, Spot)>,
+    queued: ById<(Arc<str>, Spot)>,
     deadlines: BTreeSet<(Duration, Id)>,
-    flights: HashMap<Id, Flight>,
+    flights: ById<Flight>,
     next: Id,
     closed: bool,
     decisions: Vec<Decision>,
@@ -99,9 +100,9 @@ impl Limiter {
             ),
             options,
             pools: BTreeMap::new(),
-            queued: HashMap::new(),
+            queued: ById::default(),
             deadlines: BTreeSet::new(),
-            flights: HashMap::new(),
+            flights: ById::default(),
             next: 1,
             closed: false,
             decisions: Vec::new(),
@@ -519,8 +520,11 @@ impl Limiter {
         pool.touch(options, now.at, now.wall);
     }
 
-    /// What every event ends with.
+    /// What every event ends with. Where nobody waits there is nothing to decide, and time passes with the next event.
     fn step(&mut self, now: Moment) {
+        if self.queued.is_empty() {
+            return;
+        }
         loop {
             self.admit_all(now);
             if !self.expire_deadlines(now) {
@@ -671,6 +675,9 @@ impl Limiter {
         let pool = self.pools.get_mut(&name)?;
         let waiting = pool.queue.remove(spot, pool.rescue())?;
         pool.quiet = Quiet::Unknown;
+        if pool.queue.is_empty() {
+            pool.bound = None;
+        }
         self.deadlines.remove(&(waiting.deadline, id));
         Some(waiting)
     }

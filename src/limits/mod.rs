@@ -33,6 +33,7 @@ mod gate;
 mod learn;
 mod limiter;
 mod margin;
+mod numbers;
 mod options;
 mod pace;
 mod pool;

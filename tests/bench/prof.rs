@@ -355,9 +355,9 @@ async fn start_kimiq(upstream: SocketAddr) -> SocketAddr {
     let limits = Limits {
         requests_per_second: 1_000_000,
         start: Dimensions {
-            prompt: u64::MAX / 4,
-            uncached: u64::MAX / 4,
-            generated: u64::MAX / 4,
+            prompt: 1 << 44,
+            uncached: 1 << 44,
+            generated: 1 << 44,
         },
         daily_cap: u64::MAX,
         ..Limits::default()

@@ -14,17 +14,19 @@ use socket2::{SockRef, Socket};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use crate::proxy::heads::Line;
 use crate::proxy::meter::Afterwards;
 
 const PROCESSING: &[u8] = b"HTTP/1.1 102 Processing\r\n\r\n";
 
-/// A connection as the server library sees it, which remembers whether bytes wait to be written, and settles what was
-/// left for afterwards when all were.
+/// A connection as the server library sees it, which remembers whether bytes wait to be written, and that some came, and
+/// settles what was left for afterwards when all were written.
 #[derive(Debug)]
 pub(super) struct Observed {
     stream: TcpStream,
     backlog: Arc<AtomicBool>,
     afterwards: Afterwards,
+    line: Arc<Line>,
 }
 
 /// The second handle on a connection.
@@ -35,8 +37,8 @@ pub(super) struct Signs {
     pub(super) afterwards: Afterwards,
 }
 
-/// Both handles of a connection.
-pub(super) fn share(stream: TcpStream) -> io::Result<(Observed, Signs)> {
+/// Both handles of a connection, whose mark is `line`.
+pub(super) fn share(stream: TcpStream, line: Arc<Line>) -> io::Result<(Observed, Signs)> {
     let backlog = Arc::new(AtomicBool::new(false));
     let signs = Signs {
         socket: SockRef::from(&stream).try_clone()?,
@@ -47,6 +49,7 @@ pub(super) fn share(stream: TcpStream) -> io::Result<(Observed, Signs)> {
         stream,
         backlog,
         afterwards: signs.afterwards.clone(),
+        line,
     };
     Ok((observed, signs))
 }
@@ -85,7 +88,12 @@ impl AsyncRead for Observed {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        let before = buffer.filled().len();
+        let poll = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if buffer.filled().len() > before {
+            self.line.came();
+        }
+        poll
     }
 }
 

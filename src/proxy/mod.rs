@@ -23,6 +23,7 @@ mod affinity;
 mod board;
 mod exchange;
 mod fault;
+mod heads;
 mod inline;
 mod interim;
 mod keys;

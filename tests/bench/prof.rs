@@ -1,10 +1,8 @@
 //! What kimiq adds to a request, beside a bare pass-through and a direct call, in one run.
 //!
 //! Four parties live in this process: an upstream that answers fixed bytes at once, a bare hyper pass-through that
-//! streams both bodies, kimiq's proxy with its limiter (budgets wide open), and workers that ask. Either proxy has a
-//! runtime of its own with two threads, as kimiq's host has one, so that a request changes threads where it would
-//! change processes. Each worker asks the three addresses in turn, so that a slow moment of the machine meets all of
-//! them. Printed are medians in
+//! streams both bodies, kimiq's proxy with its limiter (budgets wide open), and workers that ask. Each worker asks the
+//! three addresses in turn, so that a slow moment of the machine meets all of them. Printed are medians in
 //! microseconds, what each proxy adds to the direct call's median, and the ratio of the two additions. A second table
 //! shows how long a chunk of a paced stream travels from the upstream's hand to the asker's, at the 99th percentile.
 //!
@@ -49,25 +47,19 @@ const PACED: &str = "x-bench-paced";
 
 fn main_old() {
     let quick = std::env::args().any(|argument| argument == "--quick");
-    runtime().block_on(run(if quick { 10 } else { 1 }));
-}
-
-fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .unwrap()
+        .unwrap();
+    runtime.block_on(run(if quick { 10 } else { 1 }));
 }
 
-#[allow(dead_code)]
 async fn run(divisor: usize) {
     let upstream = start_upstream().await;
-    let (bare, kimiq) = (runtime(), runtime());
     let targets = [
         upstream,
-        bare.spawn(start_bare(upstream)).await.unwrap(),
-        kimiq.spawn(start_kimiq(upstream)).await.unwrap(),
+        start_bare(upstream).await,
+        start_kimiq(upstream).await,
     ];
     println!(
         "| body | answer | concurrency | direct p50 µs | bare adds µs | kimiq adds µs | kimiq / bare |"
@@ -376,9 +368,11 @@ async fn start_kimiq(upstream: SocketAddr) -> SocketAddr {
         wall: kimiq::clock::wall,
         stalls: Stalls::new(Options::default().stall),
     });
-    proxy
-        .routes
-        .set_default(Upstream::parse("bench", &format!("http://{upstream}"), false).unwrap());
+    proxy.routes.set_default(
+        Upstream::parse("bench", &format!("http://{upstream}"), false)
+            .unwrap()
+            .simulated(),
+    );
     let aside: AsideHandler = Arc::new(|request| Box::pin(async move { Err(request) }));
     tokio::spawn(serve(
         listener,
@@ -397,62 +391,42 @@ fn scratch_ledger() -> std::path::PathBuf {
     std::path::Path::new(env!("CARGO_TARGET_TMPDIR"))
         .join(format!("ledger-{}-{number}.json", std::process::id()))
 }
-
 fn main() {
     let args: Vec<String> = std::env::args().collect();
-    match args[1].as_str() {
-        "up" => runtime().block_on(async {
-            println!("{}", start_upstream().await);
-            std::future::pending::<()>().await
-        }),
-        "bare" => runtime().block_on(async {
-            println!("{}", start_bare(args[2].parse().unwrap()).await);
-            std::future::pending::<()>().await
-        }),
-        "kimiq" => runtime().block_on(async {
-            println!("{}", start_kimiq(args[2].parse().unwrap()).await);
-            std::future::pending::<()>().await
-        }),
-        "load" => {
-            let t = [
-                args[2].parse().unwrap(),
-                args[3].parse().unwrap(),
-                args[4].parse().unwrap(),
-            ];
-            let n: usize = args[5].parse().unwrap();
-            let size: usize = args[6].parse().unwrap();
-            let concurrency: usize = args[7].parse().unwrap();
-            let rt = if args.len() > 8 {
-                tokio::runtime::Builder::new_current_thread()
-                    .enable_all()
-                    .build()
-                    .unwrap()
-            } else {
-                runtime()
+    let n: usize = args[1].parse().unwrap();
+    let runtime = if args.len() > 2 {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+    } else {
+        tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+    };
+    runtime.block_on(async move {
+        let upstream = start_upstream().await;
+        let targets = [
+            upstream,
+            start_bare(upstream).await,
+            start_kimiq(upstream).await,
+        ];
+        for _ in 0..5 {
+            let plan = Plan {
+                streamed: false,
+                paced: false,
+                concurrency: 1,
+                rounds: n,
             };
-            rt.block_on(async move {
-                for _ in 0..3 {
-                    let plan = Plan {
-                        streamed: false,
-                        paced: false,
-                        concurrency,
-                        rounds: n,
-                    };
-                    let mut all = measure(t, size, plan).await;
-                    let mut q = |p| [0, 1, 2].map(|i| percentile(&mut all[i], p).as_nanos());
-                    for p in [50, 90, 99] {
-                        let [d, b, k] = q(p);
-                        print!(
-                            "p{p} direct {d} bare {:+} kimiq {:+} ratio {:.2}   ",
-                            b as i64 - d as i64,
-                            k as i64 - d as i64,
-                            (k as f64 - d as f64) / (b as f64 - d as f64)
-                        );
-                    }
-                    println!();
-                }
-            });
+            let mut all = measure(targets, 2000, plan).await;
+            let [d, b, k] = [0, 1, 2].map(|i| percentile(&mut all[i], 50).as_nanos());
+            println!(
+                "direct {d} bare +{} kimiq +{} ratio {:.2}",
+                b - d,
+                k - d,
+                (k - d) as f64 / (b - d) as f64
+            );
         }
-        _ => panic!(),
-    }
+    });
 }

@@ -128,13 +128,14 @@ impl Gate {
     pub async fn admit(&self, ask: Ask) -> Result<Permit, Refusal> {
         let (answer, decided) = oneshot::channel();
         let id = self.shared.enter(ask, answer);
-        let leave = Leave {
+        let mut leave = Leave {
             shared: &self.shared,
             id,
+            decided: false,
         };
         let answer = decided.await;
-        // Decided: it finds nothing to take back, and from here on the permit gives itself back.
-        drop(leave);
+        // From here on the permit gives itself back.
+        leave.decided = true;
         answer.unwrap_or_else(|_gone| Err(Refusal::new(RefusalKind::ShuttingDown, Duration::ZERO)))
     }
 
@@ -341,10 +342,14 @@ fn next_chance(state: &mut u64) -> u64 {
 struct Leave<'a> {
     shared: &'a Arc<Shared>,
     id: Id,
+    decided: bool,
 }
 
 impl Drop for Leave<'_> {
     fn drop(&mut self) {
+        if self.decided {
+            return;
+        }
         let mut state = self.shared.state.lock();
         // Without a waiter it is decided, and the answer on its way gives itself back.
         if state.waiters.remove(&self.id).is_none() {

@@ -187,7 +187,7 @@ impl Limiter {
         let spot = pool.queue.push((ticket.order, id), waiting, rescue);
         pool.quiet = Quiet::Unknown;
         self.queued.insert(id, (Arc::clone(&ask.pool), spot));
-        self.admit_all(now);
+        self.admit_ready(now);
         let left = self.reject_hopeless(id, ask.again.is_some(), now);
         // Where nothing changed since, nobody else fits.
         if self.expire_deadlines(now) || left {
@@ -516,8 +516,8 @@ impl Limiter {
             .pools
             .entry(Arc::clone(name))
             .or_insert_with(|| Pool::new(options, now.at, now.wall));
-        pool.advance(options, now.at);
         pool.touch(options, now.at, now.wall);
+        self.advance(now);
     }
 
     /// What every event ends with. Where nobody waits there is nothing to decide, and time passes with the next event.
@@ -558,6 +558,10 @@ impl Limiter {
     fn admit_all(&mut self, now: Moment) {
         self.daily.roll(now.wall);
         self.advance(now);
+        self.admit_ready(now);
+    }
+
+    fn admit_ready(&mut self, now: Moment) {
         for pool in self.pools.values_mut() {
             let bound = pool.bound.map(|budget| (budget, pool.queue.len()));
             pool.waits.wait(bound, now.at, self.options.window * 60);

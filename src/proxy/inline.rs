@@ -5,6 +5,9 @@
 //! thread to look for work, which costs several times what kimiq does with a request. Polled through here, such a task
 //! is just polled again.
 //!
+//! What such a task waits for beside its work, and what comes once in its life if ever, is asked only when it has called:
+//! [`Dormant`].
+//!
 //! Invariant: a wake is never lost. One that comes while the future runs is kept until it returns; any other goes to the
 //! task.
 
@@ -31,6 +34,14 @@ pub(super) struct Inline<F> {
     waker: Waker,
 }
 
+/// A future that is polled once, and then only when it has called.
+#[derive(Debug)]
+pub(super) struct Dormant<F> {
+    future: Pin<Box<F>>,
+    signal: Arc<Signal>,
+    waker: Waker,
+}
+
 #[derive(Debug)]
 struct Signal {
     state: AtomicU8,
@@ -39,10 +50,7 @@ struct Signal {
 
 impl<F: Future> Inline<F> {
     pub(super) fn new(future: F) -> Self {
-        let signal = Arc::new(Signal {
-            state: AtomicU8::new(RESTING),
-            task: AtomicWaker::new(),
-        });
+        let signal = Signal::new(RESTING);
         Self {
             future: Box::pin(future),
             waker: signal.clone().into(),
@@ -64,6 +72,7 @@ impl<F: Future> Future for Inline<F> {
         this.signal.task.register(context.waker());
         let mut own = Context::from_waker(&this.waker);
         for _ in 0..ROUNDS {
+            // A wake from before is answered by this very poll.
             this.signal.state.store(RUNNING, Ordering::Release);
             let polled = this.future.as_mut().poll(&mut own);
             let state = this.signal.state.swap(RESTING, Ordering::AcqRel);
@@ -76,18 +85,49 @@ impl<F: Future> Future for Inline<F> {
     }
 }
 
+impl<F: Future> Dormant<F> {
+    pub(super) fn new(future: F) -> Self {
+        let signal = Signal::new(WOKEN);
+        Self {
+            future: Box::pin(future),
+            waker: signal.clone().into(),
+            signal,
+        }
+    }
+}
+
+impl<F: Future> Future for Dormant<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        let this = &mut *self;
+        this.signal.task.register(context.waker());
+        if this.signal.state.swap(RESTING, Ordering::AcqRel) != WOKEN {
+            return Poll::Pending;
+        }
+        this.future
+            .as_mut()
+            .poll(&mut Context::from_waker(&this.waker))
+    }
+}
+
+impl Signal {
+    fn new(state: u8) -> Arc<Self> {
+        Arc::new(Self {
+            state: AtomicU8::new(state),
+            task: AtomicWaker::new(),
+        })
+    }
+}
+
 impl Wake for Signal {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        let noted = self
-            .state
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |state| {
-                (state != RESTING).then_some(WOKEN)
-            });
-        if noted.is_err() {
+        // Who runs looks again before it rests; who rests must be called.
+        if self.state.swap(WOKEN, Ordering::AcqRel) == RESTING {
             self.task.wake();
         }
     }
@@ -138,5 +178,27 @@ mod tests {
             kept.lock().take().unwrap().wake();
             assert_eq!(count.0.load(Ordering::Relaxed), expected + 1, "{times}");
         }
+    }
+
+    #[test]
+    fn a_dormant_future_is_polled_when_it_has_called() {
+        let count = Arc::new(Count::default());
+        let waker = Waker::from(count.clone());
+        let mut context = Context::from_waker(&waker);
+        let (call, called) = tokio::sync::oneshot::channel::<()>();
+        let mut polls = 0;
+        let mut called = std::pin::pin!(called);
+        let mut dormant = Dormant::new(std::future::poll_fn(|context| {
+            polls += 1;
+            called.as_mut().poll(context)
+        }));
+        for _ in 0..3 {
+            assert!(Pin::new(&mut dormant).poll(&mut context).is_pending());
+        }
+        call.send(()).unwrap();
+        assert_eq!(count.0.load(Ordering::Relaxed), 1);
+        assert!(Pin::new(&mut dormant).poll(&mut context).is_ready());
+        drop(dormant);
+        assert_eq!(polls, 2);
     }
 }

@@ -27,7 +27,7 @@ use crate::proxy::Proxy;
 use crate::proxy::exchange::{Call, exchange, unreachable_upstream};
 use crate::proxy::fault::Fault;
 use crate::proxy::heads::{self, LOOK, Line};
-use crate::proxy::inline::Inline;
+use crate::proxy::inline::{Dormant, Inline};
 use crate::proxy::interim::{Signs, share};
 use crate::proxy::keys::Asker;
 use crate::proxy::meter::Afterwards;
@@ -102,6 +102,12 @@ pub async fn serve(
     }
 }
 
+/// Why a connection ends before the client wants it.
+enum End {
+    Graceful,
+    Late,
+}
+
 async fn connection(
     stream: TcpStream,
     line: Arc<Line>,
@@ -135,16 +141,25 @@ async fn connection(
         .serve_connection(TokioIo::new(observed), service)
         .with_upgrades();
     let mut served = Inline::new(served);
+    let mut end = Dormant::new(async {
+        tokio::select! {
+            () = stop.cancelled() => End::Graceful,
+            () = line.late() => End::Late,
+        }
+    });
     let ended = tokio::select! {
+        biased;
         ended = &mut served => ended,
-        () = stop.cancelled() => {
-            served.as_mut().graceful_shutdown();
-            served.await
-        }
-        () = line.late() => {
-            tracing::info!("a connection was closed: the head of a request did not come to its end");
-            return;
-        }
+        end = &mut end => match end {
+            End::Graceful => {
+                served.as_mut().graceful_shutdown();
+                served.await
+            }
+            End::Late => {
+                tracing::info!("a connection was closed: the head of a request did not come to its end");
+                return;
+            }
+        },
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection ended early");

@@ -137,7 +137,7 @@ struct Samples {
 }
 
 /// The table is made anew after so many samples: one of hundreds moves it little, and making it costs most.
-const TABLE_EVERY: usize = 32;
+const TABLE_EVERY: usize = 8;
 
 impl Samples {
     fn learn(&mut self, generated: u64) {

@@ -21,6 +21,7 @@
 //! and returns decisions, [`Gate`] is the thin asynchronous handle around it. It does not estimate tokens; `usage`
 //! does.
 
+mod advice;
 mod answers;
 mod ask;
 mod bias;
@@ -30,6 +31,7 @@ mod explain;
 mod flight;
 mod foreign;
 mod gate;
+mod hour;
 mod learn;
 mod limiter;
 mod margin;
@@ -53,4 +55,6 @@ pub use gate::{Departure, Gate, Permit};
 pub use limiter::{Decision, Ending, Id, Limiter, Moment};
 pub use options::{HeaderUnit, Options, Ratio};
 pub use saved::Saved;
-pub use snapshot::{Bound, DayView, Ladder, PoolView, QueueView, RequestsView, Snapshot, Wait};
+pub use snapshot::{
+    Bound, DayView, HourView, Ladder, PoolView, QueueView, RequestsView, Snapshot, Wait,
+};

@@ -35,6 +35,7 @@ mod hour;
 mod learn;
 mod limiter;
 mod margin;
+mod numbers;
 mod options;
 mod pool;
 mod queue;

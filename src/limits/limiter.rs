@@ -161,6 +161,8 @@ impl Limiter {
         };
         let need = [ask.prompt, uncached.min(ask.prompt), generated];
         let mean = pool.outputs.rest(ask.class, generated, 0, bounds).mean;
+        let warm = |_: &Duration| cached > 0;
+        let from_now = |left: Option<Duration>| Some(now.at.saturating_add(left.filter(warm)?));
         let mut waiting = Waiting {
             terminal: ask.terminal,
             session: ask.session,
@@ -170,15 +172,8 @@ impl Limiter {
             need,
             expected: [need[0], need[1], mean.min(generated)],
             cached: cached.min(ask.prompt.saturating_sub(need[1])),
-            sure: ask
-                .cache_sure_for
-                .or(ask.cache_expires_in)
-                .filter(|_| cached > 0)
-                .map(|left| now.at.saturating_add(left)),
-            expires: ask
-                .cache_expires_in
-                .filter(|_| cached > 0)
-                .map(|left| now.at.saturating_add(left)),
+            sure: from_now(ask.cache_sure_for.or(ask.cache_expires_in)),
+            expires: from_now(ask.cache_expires_in),
             max_tokens: ask.max_tokens,
             arrived: ticket.arrived,
             deadline: ticket.arrived.saturating_add(ask.patience),

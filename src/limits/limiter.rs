@@ -71,18 +71,18 @@ pub enum Ending {
 }
 
 /// All pools, requests per second and the day.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Limiter {
-    options: Options,
-    pools: BTreeMap<Arc<str>, Pool>,
+    pub(crate) options: Options,
+    pub(crate) pools: BTreeMap<Arc<str>, Pool>,
     requests: Requests,
     daily: Daily,
-    queued: HashMap<Id, (Arc<str>, Spot)>,
-    deadlines: BTreeSet<(Duration, Id)>,
-    flights: HashMap<Id, Flight>,
+    pub(crate) queued: HashMap<Id, (Arc<str>, Spot)>,
+    pub(crate) deadlines: BTreeSet<(Duration, Id)>,
+    pub(crate) flights: HashMap<Id, Flight>,
     next: Id,
     closed: bool,
-    decisions: Vec<Decision>,
+    pub(crate) decisions: Vec<Decision>,
 }
 
 impl Limiter {
@@ -143,6 +143,7 @@ impl Limiter {
             return id;
         };
         pool.budgeted = ask.budgeted;
+        pool.habits.came(&ask, now.at);
         let bounds = pool.bounds(self.options.output_reserve, ask.max_tokens);
         let generated = pool.outputs.need(ask.class, bounds);
         if !self.daily.fits(ask.prompt.saturating_add(generated)) {
@@ -316,6 +317,7 @@ impl Limiter {
         for d in (0..3).filter(|&d| pool.at_end[d] && costs[d] > 0) {
             pool.ended[d].push(now.at, costs[d]);
         }
+        flight.leave(pool, spent, now.at);
         let caps = pool.caps.flow;
         let served = if costs == [0; 3] {
             pool.pace.refund(&flight.estimate, &caps, pool.span);
@@ -620,6 +622,8 @@ impl Limiter {
         let flight = Flight {
             pool: Arc::clone(name),
             spot,
+            terminal: waiting.terminal,
+            session: waiting.session,
             ticket: Ticket {
                 order: spot.place.0,
                 arrived: waiting.arrived,

@@ -8,6 +8,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use crate::limits::ask::{Budget, Class};
 use crate::limits::charging::Charging;
 use crate::limits::foreign::Foreign;
+use crate::limits::habits::Habits;
 use crate::limits::learn::Learned;
 use crate::limits::margin::{BUSY_PERCENT, Brake, Caution, Margin};
 use crate::limits::options::{HeaderUnit, Options};
@@ -84,7 +85,7 @@ pub(crate) struct Pool {
     /// The reserve is the user's: it is held in full, whatever streams were seen to do.
     fixed: bool,
     /// Tokens per thousand seconds of one stream, on average.
-    speed: u64,
+    pub(crate) speed: u64,
     /// Estimates of what is in flight, whether held or logged.
     pub(crate) flying: [u64; 3],
     pub(crate) in_flight: usize,
@@ -103,6 +104,7 @@ pub(crate) struct Pool {
     pub(crate) brake: Brake,
     pub(crate) caution: Caution,
     pub(crate) outputs: Outputs,
+    pub(crate) habits: Habits,
     pub(crate) used: Use,
     pub(crate) waits: Waits,
     /// What the head was found to wait for.
@@ -146,6 +148,7 @@ impl Pool {
             brake: Brake::default(),
             caution: Caution::default(),
             outputs: Outputs::default(),
+            habits: Habits::default(),
             used: Use::default(),
             waits: Waits::default(),
             bound: None,

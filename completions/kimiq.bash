@@ -531,7 +531,7 @@ _kimiq() {
             return 0
             ;;
         kimiq__subcmd__simulate)
-            opts="-h -V --port --time-scale --seed --limits --fault --header-unit --truth --host --set --help --version"
+            opts="-h -V --port --time-scale --seed --limits --grown --others --shed --stale-gateway --burst-window --fixed-windows --fault --header-unit --truth --host --set --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -550,6 +550,22 @@ _kimiq() {
                     return 0
                     ;;
                 --limits)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --grown)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --others)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --shed)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --burst-window)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

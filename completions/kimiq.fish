@@ -122,11 +122,17 @@ complete -c kimiq -n "__fish_kimiq_using_subcommand simulate" -l port -d 'Port o
 complete -c kimiq -n "__fish_kimiq_using_subcommand simulate" -l time-scale -d 'Simulated seconds in a real one' -r
 complete -c kimiq -n "__fish_kimiq_using_subcommand simulate" -l seed -d 'Seed of everything drawn by chance' -r
 complete -c kimiq -n "__fish_kimiq_using_subcommand simulate" -l limits -d 'Tokens per minute that pools start with: prompt,uncached,generated' -r
+complete -c kimiq -n "__fish_kimiq_using_subcommand simulate" -l grown -d 'What the limits have grown to by earlier use' -r
+complete -c kimiq -n "__fish_kimiq_using_subcommand simulate" -l others -d 'Share of each limit that another machine on the account uses, such as 0.4' -r
+complete -c kimiq -n "__fish_kimiq_using_subcommand simulate" -l shed -d 'Probability of a request being shed with 503' -r
+complete -c kimiq -n "__fish_kimiq_using_subcommand simulate" -l burst-window -d 'A second window of so many seconds admits one and a half times its share of each limit' -r
 complete -c kimiq -n "__fish_kimiq_using_subcommand simulate" -l fault -d 'A fault with its probability, such as cut=0.1; repeat for more' -r
 complete -c kimiq -n "__fish_kimiq_using_subcommand simulate" -l header-unit -d 'Unit of the limit headers: minute or second' -r
 complete -c kimiq -n "__fish_kimiq_using_subcommand simulate" -l truth -d 'File that gets one JSON line per request' -r -F
 complete -c kimiq -n "__fish_kimiq_using_subcommand simulate" -l host -d 'Name of the host, the process that a command is about' -r
 complete -c kimiq -n "__fish_kimiq_using_subcommand simulate" -l set -d 'Give one setting, such as limits.window=60; repeat for more' -r
+complete -c kimiq -n "__fish_kimiq_using_subcommand simulate" -l stale-gateway -d 'One gateway still tells, and enforces, the start limit for generated tokens'
+complete -c kimiq -n "__fish_kimiq_using_subcommand simulate" -l fixed-windows -d 'Count in minutes of the clock rather than in rolling ones'
 complete -c kimiq -n "__fish_kimiq_using_subcommand simulate" -s h -l help -d 'Print help'
 complete -c kimiq -n "__fish_kimiq_using_subcommand simulate" -s V -l version -d 'Print version'
 complete -c kimiq -n "__fish_kimiq_using_subcommand config; and not __fish_seen_subcommand_from show path check" -l host -d 'Name of the host, the process that a command is about' -r

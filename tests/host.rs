@@ -1,11 +1,9 @@
 //! The host as a process: started once, found again, gone without a trace; and windows on real PTYs.
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
-#![expect(
-    clippy::disallowed_methods,
-    reason = "tests lay out files as a user would have them"
-)]
 
+#[path = "sandbox/hosts.rs"]
+mod hosts;
 mod sandbox;
 #[path = "sandbox/window.rs"]
 mod window;
@@ -13,35 +11,16 @@ mod window;
 use std::net::TcpStream;
 use std::process::Stdio;
 
+use hosts::departed;
+use hosts::detached;
+use hosts::entry;
+use hosts::pidfd;
 use sandbox::Sandbox;
 use serde_json::Value;
 use window::SHELL;
 use window::Window;
 use window::processes_of;
 use window::runs;
-
-fn detached(count: &str, name: &str) -> Vec<&'static str> {
-    let count: &'static str = Box::leak(count.to_owned().into_boxed_str());
-    let name: &'static str = Box::leak(name.to_owned().into_boxed_str());
-    let mut args = vec![
-        "run",
-        "--detach",
-        "-n",
-        count,
-        "--name",
-        name,
-        "--set",
-        "terminals.stagger=0",
-    ];
-    args.extend(SHELL);
-    args
-}
-
-/// The instance file of a host.
-fn entry(sandbox: &Sandbox, host: &str) -> Option<Value> {
-    let text = std::fs::read(sandbox.home.join(format!("state/instances/{host}.json"))).ok()?;
-    Some(serde_json::from_slice(&text).unwrap())
-}
 
 fn terminals(listed: &Value) -> Vec<&Value> {
     let hosts = listed.as_array().unwrap().iter();
@@ -398,113 +377,6 @@ fn traffic_of_a_terminal_is_counted_under_its_name() {
     assert_eq!(at_rest["rows"], usage["rows"], "the ledger survives");
 }
 
-/// A client that tells its version and is up at once, and a home for it; the words of a run with it.
-fn client(sandbox: &Sandbox, script: &str) -> String {
-    use std::os::unix::fs::PermissionsExt;
-    let file = sandbox.home.join("stub");
-    let text = format!(
-        "#!/bin/sh\nif [ \"$1\" = --version ]; then {script}\necho 2.1.0; exit; fi\n\
-         printf '\\033[?2004h\\033[?2004l'; exec cat\n"
-    );
-    std::fs::write(&file, text).unwrap();
-    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).unwrap();
-    std::fs::create_dir_all(sandbox.home.join(".kimi-code")).unwrap();
-    std::fs::write(config(sandbox), CONFIG).unwrap();
-    file.display().to_string()
-}
-
-const CONFIG: &str = r#"default_model = "m"
-[providers.p]
-type = "openai_legacy"
-base_url = "http://127.0.0.1:9/v1"
-api_key = "k"
-[models.m]
-provider = "p"
-model = "m"
-max_context_size = 1000
-"#;
-
-fn config(sandbox: &Sandbox) -> std::path::PathBuf {
-    sandbox.home.join(".kimi-code/config.toml")
-}
-
-fn is_rewritten(sandbox: &Sandbox) -> bool {
-    let text = std::fs::read_to_string(config(sandbox)).unwrap();
-    assert!(text == CONFIG || text.contains("/p/p"), "{text}");
-    text != CONFIG
-}
-
-#[test]
-fn a_home_is_overlaid_or_rewritten_and_never_both() {
-    let sandbox = Sandbox::new();
-    let kimi = client(&sandbox, "");
-    let plain = ["run", "--detach", "--kimi", &kimi];
-    let rewriting = ["run", "--detach", "--rewrite-config", "--kimi", &kimi];
-    for (first, second) in [(&plain[..], &rewriting[..]), (&rewriting[..], &plain[..])] {
-        sandbox.good(first);
-        let refused = sandbox.run(second);
-        assert_ne!(refused.code, 0, "{refused:?}");
-        assert!(refused.err.contains("--rewrite-config"), "{refused:?}");
-        sandbox.good(first);
-        assert_eq!(is_rewritten(&sandbox), first == rewriting);
-        sandbox.good(&["stop", "run"]);
-        assert_eq!(is_rewritten(&sandbox), first == rewriting);
-        sandbox.good(&["stop"]);
-        assert!(!is_rewritten(&sandbox));
-    }
-}
-
-#[test]
-fn a_run_that_starts_while_the_host_ends_is_not_forgotten() {
-    let sandbox = Sandbox::new();
-    let (asked, first) = (sandbox.home.join("asked"), sandbox.home.join("first"));
-    // The host's own look is the second; the command has looked before.
-    let kimi = client(
-        &sandbox,
-        &format!(
-            "echo >> {first}; if [ $(wc -l < {first}) = 2 ]; then echo > {asked}; exec sleep 1004; fi",
-            first = first.display(),
-            asked = asked.display(),
-        ),
-    );
-    rustix::fs::mknodat(
-        rustix::fs::CWD,
-        &asked,
-        rustix::fs::FileType::Fifo,
-        rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
-        0,
-    )
-    .unwrap();
-    sandbox.good(&detached("1", "work"));
-    let host = entry(&sandbox, "default").unwrap()["pid"].clone();
-    let mut late = sandbox
-        .command(&[
-            "run",
-            "--detach",
-            "--name",
-            "late",
-            "--rewrite-config",
-            "--kimi",
-            &kimi,
-        ])
-        .spawn()
-        .unwrap();
-    let waited = sandbox::within(window::DEADLINE, move || std::fs::read(asked).unwrap());
-    assert!(waited.is_some(), "the host never looked for the client");
-    sandbox.good(&["stop"]);
-    let told = sandbox::within(window::DEADLINE, move || late.wait().unwrap());
-    assert!(told.unwrap().success());
-    let found = entry(&sandbox, "default").unwrap();
-    assert_ne!(found["pid"], host, "the run is on the next host");
-    assert_eq!(
-        sandbox.json(&["ps", "--json"])[0]["runs"][0]["name"],
-        "late"
-    );
-    assert!(is_rewritten(&sandbox));
-    sandbox.good(&["stop"]);
-    assert!(!is_rewritten(&sandbox));
-}
-
 #[test]
 fn a_run_goes_only_to_a_host_of_its_kind() {
     let sandbox = Sandbox::new();
@@ -554,51 +426,6 @@ fn inside_a_terminal_kimiq_knows_where_it_is() {
     );
 }
 
-/// Kills the host of this name as a crash would.
-fn crash(sandbox: &Sandbox, host: &str) {
-    let pid = entry(sandbox, host).unwrap()["pid"].as_u64().unwrap();
-    let departure = pidfd(pid);
-    rustix::process::pidfd_send_signal(&departure, rustix::process::Signal::KILL).unwrap();
-    departed(departure);
-}
-
-#[test]
-fn two_hosts_never_rewrite_one_configuration() {
-    let sandbox = Sandbox::new();
-    let kimi = client(&sandbox, "");
-    let run = |host: &'static str, more: &[&'static str]| {
-        let args = ["run", "--detach", "--host", host, "--kimi", &kimi];
-        sandbox.run(&[&args, more].concat())
-    };
-    let rewriting = ["--rewrite-config"];
-    assert_eq!(run("a", &rewriting).code, 0);
-    for more in [&rewriting[..], &[]] {
-        let refused = run("b", more);
-        assert_eq!(refused.code, 1, "{refused:?}");
-        assert!(refused.err.contains("another host"), "{refused:?}");
-    }
-    crash(&sandbox, "a");
-    assert_eq!(run("b", &rewriting).code, 0, "what died holds nothing");
-    assert_eq!(run("a", &[]).code, 1);
-    sandbox.good(&["--host", "b", "stop"]);
-    assert!(!is_rewritten(&sandbox), "also what the first had done");
-    assert_eq!(run("a", &rewriting).code, 0);
-    sandbox.good(&["stop"]);
-    assert!(!is_rewritten(&sandbox));
-    for overlaying in ["a", "b"] {
-        assert_eq!(run(overlaying, &[]).code, 0, "any number may overlay it");
-    }
-    let refused = run("c", &rewriting);
-    assert_eq!(refused.code, 1, "{refused:?}");
-    assert!(refused.err.contains("terminals that use"), "{refused:?}");
-    for overlaying in ["a", "b"] {
-        sandbox.good(&["--host", overlaying, "stop"]);
-    }
-    assert_eq!(run("c", &rewriting).code, 0);
-    sandbox.good(&["stop"]);
-    assert!(!is_rewritten(&sandbox));
-}
-
 #[test]
 fn what_other_hosts_use_counts_against_the_days_cap() {
     use kimiq::usage::Account;
@@ -622,61 +449,4 @@ fn what_other_hosts_use_counts_against_the_days_cap() {
     other.add(account, tokens);
     other.flush().unwrap();
     window.shows("85 % of the day's tokens are used");
-}
-
-#[test]
-fn one_configuration_that_cannot_be_put_back_keeps_no_other_from_it() {
-    let sandbox = Sandbox::new();
-    let kimi = client(&sandbox, "");
-    sandbox.good(&["run", "--detach", "--rewrite-config", "--kimi", &kimi]);
-    crash(&sandbox, "default");
-    assert!(is_rewritten(&sandbox));
-    let journals = sandbox.home.join("state/hosts/default/journals");
-    for name in ["%2Faaa", "%2Fzzz"] {
-        std::fs::write(journals.join(name), "no journal").unwrap();
-    }
-    let ran = sandbox.run(&["restore"]);
-    assert_eq!(ran.code, 1, "{ran:?}");
-    assert!(!is_rewritten(&sandbox), "{ran:?}");
-    assert!(ran.out.contains("byte for byte"), "{ran:?}");
-    assert!(
-        ran.err.contains("%2Faaa") && ran.err.contains("%2Fzzz"),
-        "{ran:?}"
-    );
-}
-
-#[test]
-fn a_host_that_is_killed_by_force_leaves_nothing_edited() {
-    let sandbox = Sandbox::new();
-    let kimi = client(&sandbox, "");
-    sandbox.good(&["run", "--detach", "--rewrite-config", "--kimi", &kimi]);
-    assert!(is_rewritten(&sandbox));
-    // A port at which nobody listens stands for a host that does not answer.
-    let file = sandbox.home.join("state/instances/default.json");
-    let mut found = entry(&sandbox, "default").unwrap();
-    found["port"] = 1.into();
-    std::fs::write(&file, found.to_string()).unwrap();
-    let ran = sandbox.run(&["stop", "--now"]);
-    assert_eq!(ran.code, 0, "{ran:?}");
-    assert!(ran.err.contains("was killed"), "{ran:?}");
-    assert!(ran.out.contains("byte for byte"), "{ran:?}");
-    assert!(!is_rewritten(&sandbox));
-    assert_eq!(processes_of(&sandbox.home), Vec::<u64>::new());
-    assert_eq!(entry(&sandbox, "default"), None);
-}
-
-fn pidfd(pid: u64) -> std::os::fd::OwnedFd {
-    let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
-    rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap()
-}
-
-/// Waits for the end of a process.
-fn departed(process: std::os::fd::OwnedFd) {
-    let limit = rustix::event::Timespec::try_from(window::DEADLINE).unwrap();
-    let flags = rustix::event::PollFlags::IN;
-    let ready = rustix::event::poll(
-        &mut [rustix::event::PollFd::new(&process, flags)],
-        Some(&limit),
-    );
-    assert_eq!(ready.unwrap(), 1, "it never ended");
 }

@@ -164,10 +164,11 @@ fn users_home(sandbox: &Sandbox, kind: &str, upstream: SocketAddr) -> PathBuf {
     home
 }
 
-/// The session in the hint that `kimiq stop` prints.
-fn resumable(said: &str) -> String {
-    let rest = said.split("-r ").nth(1).unwrap_or_default();
-    rest.split_whitespace().next().unwrap().to_owned()
+/// The words that `kimiq stop` says to type to go on, without the first.
+fn to_go_on(said: &str) -> Vec<String> {
+    let (_, line) = said.split_once("kimiq run ").unwrap();
+    let line = line.lines().next().unwrap();
+    shlex::split(&format!("run {line}")).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -249,22 +250,15 @@ async fn a_users_client_is_led_stopped_and_resumed_and_its_files_stay() {
             "{kind}: {records:#?}"
         );
         wait_for(&sandbox, "default", "mine", 1, "mine · idle");
-        let session = resumable(&sandbox.good(&["stop"]));
+        let again = to_go_on(&sandbox.good(&["stop"]));
         assert_eq!(users_files(&home), before, "{kind}");
 
-        sandbox.good(&[
-            "run",
-            "--set",
-            "client.quiet=true",
-            "--detach",
-            "--name",
-            "mine",
-            "--prompt",
-            "and now?",
-            "--",
-            "-r",
-            &session,
-        ]);
+        let more = ["--detach", "--name", "mine", "--prompt", "and now?"];
+        let mut words = vec!["--set", "client.quiet=true"];
+        words.extend(again.iter().map(String::as_str));
+        let end = words.iter().position(|word| *word == "--").unwrap();
+        words.splice(end..end, more);
+        sandbox.good(&words);
         let records = tokio::time::timeout(DEADLINE, simulator.finished(records.len() as u64 + 1))
             .await
             .unwrap();

@@ -10,9 +10,9 @@
 mod support {
     pub(crate) mod burst;
     pub(crate) mod house;
+    pub(crate) mod wire;
 }
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use http::StatusCode;
@@ -25,89 +25,9 @@ use tokio::net::{TcpListener, TcpStream};
 
 use support::burst::{Burst, run};
 use support::house::{DEADLINE, House, ask, quick};
+use support::wire::{STREAM, scripted};
 
 const CHAT: &str = r#"{"model":"kimi-k2.6","stream":true,"prompt_cache_key":"s","messages":[{"role":"user","content":"hello"}]}"#;
-
-const STREAM: &str = concat!(
-    ": comment\r\n\r\n",
-    "data: {\"choices\":[{\"delta\":{\"content\":\"hé😀\"},\"finish_reason\":null}]}\r\n\r\n",
-    "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}],\"usage\":{\"prompt_tokens\":12,\"completion_tokens\":3,\"prompt_tokens_details\":{\"cached_tokens\":4}}}\n\n",
-    "data: [DONE]\n\n"
-);
-
-/// A raw upstream: each connection is given to the script with its number.
-async fn scripted<F, R>(script: F) -> SocketAddr
-where
-    F: Fn(usize, Wire) -> R + Send + Sync + 'static,
-    R: Future<Output = ()> + Send + 'static,
-{
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(async move {
-        for number in 0.. {
-            let (stream, _) = listener.accept().await.unwrap();
-            tokio::spawn(script(number, Wire(stream)));
-        }
-    });
-    address
-}
-
-struct Wire(TcpStream);
-
-impl Wire {
-    /// Reads one request with its body and gives back all of it; empty when the connection was closed.
-    async fn request(&mut self) -> String {
-        let mut seen = Vec::new();
-        loop {
-            let mut part = [0; 8192];
-            let count = self.0.read(&mut part).await.unwrap_or(0);
-            if count == 0 {
-                return String::from_utf8(seen).unwrap();
-            }
-            seen.extend_from_slice(&part[..count]);
-            let text = String::from_utf8_lossy(&seen);
-            if let Some((head, body)) = text.split_once("\r\n\r\n") {
-                let length = head
-                    .to_lowercase()
-                    .split("content-length: ")
-                    .nth(1)
-                    .map_or(0, |rest| {
-                        rest.split("\r\n").next().unwrap().parse::<usize>().unwrap()
-                    });
-                if body.len() >= length {
-                    return text.into_owned();
-                }
-            }
-        }
-    }
-
-    async fn say(&mut self, text: &str) {
-        self.0.write_all(text.as_bytes()).await.unwrap();
-    }
-
-    async fn answer(&mut self, status: u16, headers: &str, body: &str) {
-        self.say(&format!(
-            "HTTP/1.1 {status} X\r\ncontent-length: {}\r\n{headers}\r\n{body}",
-            body.len()
-        ))
-        .await;
-    }
-
-    async fn stream(&mut self, text: &str) {
-        self.say("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n").await;
-        self.chunk(text).await;
-    }
-
-    async fn chunk(&mut self, text: &str) {
-        self.say(&format!("{:x}\r\n{text}\r\n", text.len())).await;
-    }
-
-    /// Waits until the other side closed.
-    async fn closed(&mut self) {
-        let mut rest = [0; 1024];
-        while !matches!(self.0.read(&mut rest).await, Ok(0) | Err(_)) {}
-    }
-}
 
 #[tokio::test]
 async fn bytes_and_headers_cross_and_ours_do_not() {

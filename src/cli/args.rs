@@ -258,6 +258,24 @@ pub(crate) struct Simulate {
     /// Tokens per minute that pools start with: prompt,uncached,generated
     #[arg(long, value_name = "P,U,G", value_parser = three_limits)]
     pub(crate) limits: Option<[u64; 3]>,
+    /// What the limits have grown to by earlier use
+    #[arg(long, value_name = "P,U,G", value_parser = three_limits)]
+    pub(crate) grown: Option<[u64; 3]>,
+    /// Share of each limit that another machine on the account uses, such as 0.4
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
+    pub(crate) others: f64,
+    /// Probability of a request being shed with 503
+    #[arg(long, value_name = "P", default_value_t = 0.0)]
+    pub(crate) shed: f64,
+    /// One gateway still tells, and enforces, the start limit for generated tokens
+    #[arg(long)]
+    pub(crate) stale_gateway: bool,
+    /// A second window of so many seconds admits one and a half times its share of each limit
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) burst_window: Option<u32>,
+    /// Count in minutes of the clock rather than in rolling ones
+    #[arg(long)]
+    pub(crate) fixed_windows: bool,
     /// A fault with its probability, such as cut=0.1; repeat for more
     #[arg(long = "fault", value_name = "NAME=P")]
     pub(crate) faults: Vec<String>,

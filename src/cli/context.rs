@@ -11,12 +11,13 @@ use crate::config::Resolved;
 use crate::control::Client;
 use crate::control::ControlError;
 use crate::control::Registry;
+use crate::control::Resume;
 use crate::control::RunInfo;
 use crate::control::is_plain_name;
+use crate::instance;
+use crate::instance::DEFAULT_HOST;
 use crate::instance::Setup;
 
-/// Name of the host that a user has without asking for another.
-pub(crate) const DEFAULT_HOST: &str = "default";
 /// Name of the host that has the simulated upstream.
 pub(crate) const DEMO_HOST: &str = "demo";
 
@@ -96,6 +97,21 @@ impl Context {
             .all()
             .map_err(|source| ControlError::Registry { source })?;
         Ok(found.into_iter().map(Client::new).collect())
+    }
+
+    /// Hosts that were killed, with what was open in them and is not open again.
+    pub(crate) fn lost(&self) -> Result<Vec<(String, Vec<Resume>)>, Failure> {
+        let mut found = Vec::new();
+        for name in self.paths.host_names()? {
+            let about = self.common.host.as_ref().is_none_or(|only| *only == name);
+            let alive = self.registry.find(&name)?.is_some();
+            let state = self.paths.instance_state(&name);
+            let sessions = instance::lost_sessions(&state, alive)?;
+            if about && !sessions.is_empty() {
+                found.push((name, sessions));
+            }
+        }
+        Ok(found)
     }
 
     /// The one host that this command is about: the named one, the only one, or the default one.

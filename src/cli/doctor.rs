@@ -44,14 +44,10 @@ impl Finding {
 }
 
 pub(crate) fn run(context: &Context, args: Listing) -> Outcome {
-    let findings = [
-        settings(context),
-        folders(context),
-        port(),
-        terminals(),
-        the_client(context),
-        host(context),
-    ];
+    let mut findings = vec![settings(context), folders(context), port(), terminals()];
+    findings.extend(the_client(context));
+    findings.push(host(context));
+    findings.extend(killed(context)?);
     let well = findings.iter().all(|finding| finding.ok);
     if args.json {
         context.output.json(&findings)?;
@@ -142,10 +138,12 @@ fn terminals() -> Finding {
     }
 }
 
-fn the_client(context: &Context) -> Finding {
+/// The client, and what it needs to work.
+fn the_client(context: &Context) -> Vec<Finding> {
     let what = "client";
     let Ok(settings) = config::resolve(&context.paths, &context.env, &context.layers(&[])) else {
-        return Finding::bad(what, "not looked for", "correct the settings first");
+        let bad = Finding::bad(what, "not looked for", "correct the settings first");
+        return vec![bad];
     };
     let env = client::environment(context);
     let wanted = settings.text("client.command");
@@ -153,18 +151,72 @@ fn the_client(context: &Context) -> Finding {
     match found {
         Ok(Ok(client)) => {
             let version = client.version.as_deref().unwrap_or("of unknown version");
-            Finding::good(
-                what,
-                format!(
-                    "{:?} {version} at {}",
-                    client.kind,
-                    client.program.display()
-                ),
-            )
+            let name = match client.kind {
+                kimi::Kind::KimiCode => "Kimi Code",
+                kimi::Kind::KimiCli => "kimi-cli",
+            };
+            let found = format!("{name} {version} at {}", client.program.display());
+            vec![Finding::good(what, found), models(&client, &env)]
         }
-        Ok(Err(error)) => Finding::bad(what, error.to_string(), error.hint()),
-        Err(failure) => Finding::bad(what, failure.to_string(), "look at the reason"),
+        Ok(Err(error)) => vec![Finding::bad(what, error.to_string(), error.hint())],
+        Err(failure) => vec![Finding::bad(
+            what,
+            failure.to_string(),
+            "look at the reason",
+        )],
     }
+}
+
+/// Whether the client has a model to ask.
+fn models(client: &kimi::Client, env: &kimi::Environment) -> Finding {
+    let what = "models";
+    let file = match client.home(env) {
+        Ok(home) => home.join("config.toml"),
+        Err(error) => return Finding::bad(what, error.to_string(), error.hint()),
+    };
+    let shown = file.display();
+    let text = match std::fs::read_to_string(&file) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+        Err(error) => {
+            let fix = "make the file readable";
+            return Finding::bad(what, format!("{shown}: {error}"), fix);
+        }
+    };
+    match kimi::redirect(&text, env, "http://127.0.0.1:1") {
+        Ok(found) if found.routes.is_empty() && found.warnings.is_empty() => Finding::bad(
+            what,
+            format!("{shown} names no provider with a model"),
+            "type /login in a terminal of `kimiq run`, or write a provider into the file; `kimiq run --demo` needs none",
+        ),
+        Ok(_) => Finding::good(what, format!("{shown} names some")),
+        Err(error) => Finding::bad(what, format!("{shown}: {error}"), "correct the file"),
+    }
+}
+
+/// What killed hosts left.
+fn killed(context: &Context) -> Result<Vec<Finding>, Failure> {
+    let mut findings = Vec::new();
+    for name in context.paths.host_names()? {
+        let alive = context.registry.find(&name)?.is_some();
+        for file in instance::edited_files(&context.paths.instance_state(&name))? {
+            let (what, file) = ("edited file", file.display());
+            findings.push(if alive {
+                let text = format!("{file} is led to the host `{name}`, whose end puts it back");
+                Finding::good(what, text)
+            } else {
+                let text = format!("{file} is led to the host `{name}`, which was killed");
+                Finding::bad(what, text, "`kimiq restore` puts it back")
+            });
+        }
+    }
+    for (host, sessions) in context.lost()? {
+        let open = counted(sessions.len(), "session");
+        let text =
+            format!("the host `{host}` was killed with {open} open; `kimiq ps` tells how to go on");
+        findings.push(Finding::good("sessions", text));
+    }
+    Ok(findings)
 }
 
 fn host(context: &Context) -> Finding {

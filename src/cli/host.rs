@@ -5,7 +5,6 @@
 use crate::cli::args;
 use crate::cli::attach;
 use crate::cli::context::Context;
-use crate::cli::context::DEFAULT_HOST;
 use crate::cli::failure::Failure;
 use crate::cli::failure::Outcome;
 use crate::config::Resolved;
@@ -14,6 +13,7 @@ use crate::control::Screen;
 use crate::control::StartRun;
 use crate::control::relay;
 use crate::instance;
+use crate::instance::DEFAULT_HOST;
 use crate::instance::Setup;
 
 pub(crate) fn run(context: &Context, args: args::Host) -> Outcome {

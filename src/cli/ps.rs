@@ -11,6 +11,7 @@ use crate::cli::output::Output;
 use crate::cli::output::grouped;
 use crate::control::RunInfo;
 use crate::control::TerminalInfo;
+use crate::instance;
 
 #[derive(Serialize)]
 struct HostRuns {
@@ -54,6 +55,10 @@ pub(crate) fn run(context: &Context, args: Listing) -> Outcome {
             "the host `{}` runs without terminals, process {}, port {}",
             host.host, host.pid, host.port
         ));
+    }
+    for (host, sessions) in context.lost()? {
+        let lines = instance::resume_lines(&sessions).join("\n");
+        output.note(format!("the host `{host}` was killed; {lines}"));
     }
     if rows.is_empty() {
         output.note("no terminals; `kimiq run` starts some");

@@ -8,7 +8,6 @@ use crate::cli::attach;
 use crate::cli::block_on;
 use crate::cli::client;
 use crate::cli::context::Context;
-use crate::cli::context::DEFAULT_HOST;
 use crate::cli::context::DEMO_HOST;
 use crate::cli::context::bad_name;
 use crate::cli::failure::Failure;
@@ -25,6 +24,7 @@ use crate::control::RunInfo;
 use crate::control::Screen;
 use crate::control::StartRun;
 use crate::control::is_plain_name;
+use crate::instance::DEFAULT_HOST;
 
 pub(crate) fn run(context: &Context, args: args::Run) -> Outcome {
     if let Some(name) = &args.name
@@ -59,6 +59,12 @@ pub(crate) fn run(context: &Context, args: args::Run) -> Outcome {
     }
     let ask = describe(context, &settings, &args)?;
     let name = host_name(context, args.demo)?;
+    for (host, sessions) in context.lost()? {
+        context.output.note(format!(
+            "the host `{host}` was killed with {} open; `kimiq ps` tells how to go on",
+            counted(sessions.len(), "session")
+        ));
+    }
     if args.foreground {
         return host::foreground(context, settings, &name, args.demo, ask, interactive);
     }

@@ -1,5 +1,7 @@
 //! `kimiq simulate`: only the simulated upstream.
 
+use std::time::Duration;
+
 use tokio_util::task::TaskTracker;
 
 use crate::cli::args;
@@ -42,13 +44,20 @@ fn options(args: &args::Simulate) -> Result<Options, Failure> {
         return Err(wrong("--time-scale takes a number above 0".to_owned()));
     }
     options.time_scale = args.time_scale;
-    if let Some([prompt, uncached, generated]) = args.limits {
-        options.start = Dimensions {
-            prompt,
-            uncached,
-            generated,
-        };
+    if let Some(limits) = args.limits {
+        options.start = Dimensions::from_array(limits);
     }
+    options.grown = args.grown.map(Dimensions::from_array);
+    for (name, share) in [("others", args.others), ("shed", args.shed)] {
+        if !(0.0..=1.0).contains(&share) {
+            return Err(wrong(format!("--{name} takes a number between 0 and 1")));
+        }
+    }
+    (options.others, options.shed) = (args.others, args.shed);
+    options.stale_gateway = args.stale_gateway;
+    let seconds = args.burst_window.map(u64::from);
+    options.burst_window = seconds.map(Duration::from_secs);
+    options.fixed_windows = args.fixed_windows;
     if let Some(unit) = &args.header_unit {
         options.header_unit = unit
             .parse()

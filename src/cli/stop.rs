@@ -55,6 +55,11 @@ pub(crate) fn run(context: &Context, args: args::Stop) -> Outcome {
                         "the host (process {pid}) did not answer and was killed"
                     ));
                     restore::tell(context, &done.restored)?;
+                    let state = context.paths.instance_state(&host.entry().name);
+                    for line in instance::resume_lines(&instance::lost_sessions(&state, false)?) {
+                        context.output.line(line)?;
+                    }
+                    instance::forget_sessions(&state)?;
                     failed.extend(done.failed);
                 }
                 Err(error) => {

@@ -146,7 +146,7 @@ where
     };
 
     let lost = || Bye::Refused {
-        message: "the host went away".to_owned(),
+        message: "the host went away; `kimiq ps` tells what was open".to_owned(),
     };
 
     // Reading is not cancel safe in the middle of a frame, so it has a future of its own that lives through the loop.

@@ -6,7 +6,6 @@
 
 use std::collections::BTreeMap;
 use std::error::Error;
-use std::ffi::OsStr;
 use std::ffi::OsString;
 use std::path::Path;
 use std::path::PathBuf;
@@ -22,7 +21,7 @@ use crate::fsx;
 use crate::instance::host::Instance;
 use crate::instance::keeper::chain;
 use crate::instance::naming::encode;
-use crate::instance::report;
+use crate::instance::resume::Again;
 use crate::instance::slot::Slot;
 use crate::kimi;
 use crate::kimi::Client;
@@ -66,8 +65,8 @@ pub(crate) struct Prepared {
     way: Way,
     home: PathBuf,
     env: Environment,
-    /// What is typed in place of `kimi`, where that alone would not start the same client with the same home.
-    typed: Option<String>,
+    /// How its sessions are gone on with. Those of a demo end with its upstream.
+    again: Option<Again>,
     /// Variables for new children, as the newest look at the configuration has them.
     extra: Mutex<Vec<(OsString, OsString)>>,
     released: CancellationToken,
@@ -151,9 +150,12 @@ impl Clients {
         self.admit(&home, way.manner())?;
         self.reserve(&home, way.manner())
             .map_err(|error| failed(&*error))?;
-        let typed = typed(&client, command.as_deref(), &env);
+        let again = self.demo.is_none().then(|| {
+            let command = command.as_deref();
+            Again::new(&client, &home, command, &env, &host.name, &host.settings)
+        });
         let prepared = Arc::new(Prepared {
-            typed,
+            again,
             client,
             way,
             home: home.clone(),
@@ -347,31 +349,6 @@ impl Clients {
     }
 }
 
-/// What starts this client with this home from any shell, if `kimi` alone does not.
-fn typed(client: &Client, command: Option<&str>, env: &Environment) -> Option<String> {
-    let home = env
-        .get(OsStr::new("KIMI_CODE_HOME"))
-        .map(|home| home.to_string_lossy());
-    // Our own installation is the one that brings a folder for PATH.
-    if command.is_none() && client.path_first.is_none() && home.is_none() {
-        return None;
-    }
-    let mut words: Vec<String> = home
-        .map(|home| format!("KIMI_CODE_HOME={}", report::quoted(&home)))
-        .into_iter()
-        .collect();
-    if let Some(folder) = &client.path_first {
-        words.push(format!(
-            "PATH={}:\"$PATH\"",
-            report::quoted(&folder.to_string_lossy())
-        ));
-    }
-    let program = client.program.to_string_lossy();
-    words.push(report::quoted(&program));
-    words.extend(client.args.iter().map(|arg| report::quoted(arg)));
-    Some(words.join(" "))
-}
-
 /// Serves the routes, keeps the variables, and tells what the user should know.
 async fn adopt(host: &Arc<Instance>, prepared: &Prepared, synced: Synced) {
     for route in &synced.routes {
@@ -388,6 +365,9 @@ async fn adopt(host: &Arc<Instance>, prepared: &Prepared, synced: Synced) {
         host.notice(format!(
             "the model `{alias}` goes to its upstream directly, without limits and totals: {why}"
         ));
+    }
+    if synced.routes.is_empty() && synced.warnings.is_empty() {
+        host.hint("the client knows no model yet: type /login in a terminal".to_owned());
     }
     if !synced.patched.is_empty() {
         let names = synced.patched.join(", ");
@@ -463,14 +443,9 @@ impl Prepared {
         })
     }
 
-    /// What to type to go on with a session, if that is one.
-    pub(crate) fn resume_command(&self, session: &str) -> Option<String> {
-        let command = ending::is_session(self.client.kind, session)
-            .then(|| ending::resume_command(session))?;
-        Some(match &self.typed {
-            Some(typed) => command.replacen("kimi", typed, 1),
-            None => command,
-        })
+    /// What to type to go on with a session, if that is one that can be gone on with.
+    pub(crate) fn resume_line(&self, session: &str, dir: &Path) -> Option<String> {
+        self.again.as_ref()?.line(session, dir)
     }
 }
 
@@ -560,30 +535,46 @@ pub struct PutBack {
     pub failed: Vec<String>,
 }
 
+/// The journals of open edits in a host's state, each with the file that it is about.
+fn open_journals(state: &Path) -> std::io::Result<Vec<(PathBuf, PathBuf)>> {
+    let found = match std::fs::read_dir(journals(state)) {
+        Ok(found) => found,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut open = Vec::new();
+    for entry in found {
+        let journal = entry?.path();
+        // Others beside it are copies and half-written files of the journal's own.
+        let name = journal.file_name().and_then(|name| name.to_str());
+        if name.is_some_and(|name| !name.contains('.')) {
+            let file = Rewrite::file_of(&journal).unwrap_or_else(|| journal.clone());
+            open.push((journal, file));
+        }
+    }
+    Ok(open)
+}
+
+/// Files that a host of this state has edited, or left edited when it was killed.
+pub fn edited_files(state: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let open = open_journals(state)?;
+    Ok(open.into_iter().map(|(_, file)| file).collect())
+}
+
 /// Undoes every edit that an earlier host of this name left open in `state`. The caller holds the host's claim. One that
 /// cannot be undone keeps no other from it.
 pub fn restore(state: &Path) -> PutBack {
     let mut done = PutBack::default();
-    let folder = journals(state);
-    let found = std::fs::read_dir(&folder).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-    let found = match found {
-        Ok(found) => found,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return done,
+    let open = match open_journals(state) {
+        Ok(open) => open,
         Err(error) => {
+            let folder = journals(state);
             done.failed.push(format!("{}: {error}", folder.display()));
             return done;
         }
     };
-    for journal in found.into_iter().map(|entry| entry.path()) {
-        let Some(name) = journal.file_name().and_then(|name| name.to_str()) else {
-            continue;
-        };
-        // Others beside it are copies and half-written files of the journal's own.
-        if name.contains('.') {
-            continue;
-        }
-        let file = Rewrite::file_of(&journal).unwrap_or_else(|| journal.clone());
-        let identical = match Rewrite::new(file.clone(), journal.clone()).undo() {
+    for (journal, file) in open {
+        let identical = match Rewrite::new(file.clone(), journal).undo() {
             Ok(Undone::Nothing) => continue,
             Ok(Undone::Restored) => true,
             Ok(Undone::OursTakenBack) => false,
@@ -607,6 +598,8 @@ async fn blocking<T: Send + 'static>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    use std::ffi::OsStr;
 
     #[test]
     fn a_restart_keeps_the_arguments_but_those_that_choose_a_session() {

@@ -41,6 +41,7 @@ use crate::instance::log;
 use crate::instance::log::Log;
 use crate::instance::options;
 use crate::instance::report;
+use crate::instance::resume;
 use crate::instance::slot;
 use crate::kimi;
 use crate::limits::Gate;
@@ -376,6 +377,10 @@ fn tend(
     ];
     if role != Role::Proxy {
         tasks.push(Box::pin(terminal::reap_strangers()));
+        tasks.push(Box::pin(resume::keep(
+            Arc::clone(instance),
+            state.to_path_buf(),
+        )));
     }
     if role == Role::Background {
         tasks.push(Box::pin(Arc::clone(instance).end_when_unused()));
@@ -525,6 +530,9 @@ async fn tear_down(built: Built) {
     let saved = tokio::task::spawn_blocking(move || {
         if let Err(error) = keeping::write(&proxy, &state) {
             tracing::error!(%error, "what was learned could not be saved");
+        }
+        if let Err(error) = resume::forget_sessions(&state) {
+            tracing::error!(%error, "the list of open sessions could not be removed");
         }
         if let Err(error) = proxy.ledger.flush() {
             tracing::error!(error = %chain(&error), "the ledger could not be saved");

@@ -23,16 +23,17 @@ mod log;
 mod naming;
 mod options;
 mod report;
+mod resume;
 mod run;
 mod slot;
 mod window;
 
 pub use background::{leave_session, let_go_of_stdout};
-pub use client::{PutBack, Restored, restore};
+pub use client::{PutBack, Restored, edited_files, restore};
 pub use host::Handle;
 pub use lifecycle::{Setup, run, run_proxy};
 pub use log::{Log, open_log};
-pub use report::resume_lines;
+pub use resume::{DEFAULT_HOST, forget_sessions, lost_sessions, resume_lines};
 
 use std::io;
 use std::path::PathBuf;

@@ -10,7 +10,6 @@ use crate::control::DayInfo;
 use crate::control::HealthReport;
 use crate::control::HostError;
 use crate::control::PoolInfo;
-use crate::control::Resume;
 use crate::control::RunInfo;
 use crate::control::TerminalInfo;
 use crate::control::UpstreamInfo;
@@ -424,51 +423,9 @@ fn idle_reason(host: &Instance, slot: &Slot, state: State) -> String {
     }
 }
 
-/// How to go on with each session, as lines to print.
-pub fn resume_lines(sessions: &[Resume]) -> Vec<String> {
-    if sessions.is_empty() {
-        return Vec::new();
-    }
-    let mut lines = vec!["to go on with a session:".to_owned()];
-    for one in sessions {
-        lines.push(format!(
-            "  {}  cd {} && {}",
-            one.terminal,
-            quoted(&one.dir.display().to_string()),
-            one.command
-        ));
-    }
-    lines
-}
-
-/// A path as a shell takes it.
-pub(crate) fn quoted(path: &str) -> String {
-    let plain = path
-        .bytes()
-        .all(|b| b.is_ascii_alphanumeric() || b"/._-+".contains(&b));
-    if plain {
-        path.to_owned()
-    } else {
-        format!("'{}'", path.replace('\'', r"'\''"))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_resume_can_be_pasted() {
-        let sessions = [Resume {
-            terminal: "run:1".into(),
-            session: "s".into(),
-            dir: "/w/it's".into(),
-            command: "kimi -r s".into(),
-        }];
-        let lines = resume_lines(&sessions);
-        assert_eq!(lines[1], r"  run:1  cd '/w/it'\''s' && kimi -r s");
-        assert!(resume_lines(&[]).is_empty());
-    }
 
     #[test]
     fn big_numbers_are_short() {

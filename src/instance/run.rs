@@ -223,18 +223,24 @@ impl Run {
         resume
     }
 
-    /// How to go on with each session outside.
+    /// How to go on with each session, now that the programs have said their farewells.
     pub(crate) fn resumable(&self) -> Vec<Resume> {
+        // What the client said last is nearer than what its requests said.
+        self.sessions(|slot| client::session_in_farewell(&slot.terminal()?.screen().text()))
+    }
+
+    /// How to go on with each session if this process ended now.
+    pub(crate) fn open_sessions(&self) -> Vec<Resume> {
+        self.sessions(|_| None)
+    }
+
+    fn sessions(&self, said: impl Fn(&Slot) -> Option<String>) -> Vec<Resume> {
         let Some(prepared) = &self.prepared else {
             return Vec::new();
         };
         let of = |slot: &Arc<Slot>| {
-            // What the client said last is nearer than what its requests said.
-            let said = slot
-                .terminal()
-                .and_then(|terminal| client::session_in_farewell(&terminal.screen().text()));
-            let session = said.or_else(|| slot.live.lock().session.clone())?;
-            let command = prepared.resume_command(&session)?;
+            let session = said(slot).or_else(|| slot.live.lock().session.clone())?;
+            let command = prepared.resume_line(&session, &slot.dir)?;
             Some(Resume {
                 terminal: slot.name.to_string(),
                 session,

@@ -20,6 +20,7 @@ use crate::control::HostError;
 use crate::control::Up;
 use crate::instance::host::Instance;
 use crate::instance::report;
+use crate::instance::resume::resume_lines;
 use crate::instance::run::Run;
 use crate::terminal::Id;
 use crate::terminal::Size;
@@ -271,7 +272,7 @@ impl<'a> Window<'a> {
         if self.run.is_dead() && self.run.attached.load(Ordering::Acquire) == 1 {
             return Bye::Ended {
                 run,
-                lines: report::resume_lines(&self.run.resumable()),
+                lines: resume_lines(&self.run.resumable()),
             };
         }
         Bye::Detached { run }
@@ -281,7 +282,7 @@ impl<'a> Window<'a> {
         let sessions = self.run.ended().borrow().clone().unwrap_or_default();
         Bye::Ended {
             run: self.run.name.clone(),
-            lines: report::resume_lines(&sessions),
+            lines: resume_lines(&sessions),
         }
     }
 }

@@ -33,6 +33,8 @@ pub struct Gate {
 
 struct Shared {
     origin: Instant,
+    /// Seconds of the limiter's clock in a real one.
+    scale: u32,
     /// What the limiter's clock shows at `origin`: late enough for stamps of an earlier process.
     start: Duration,
     wall: fn() -> DateTime<Utc>,
@@ -80,6 +82,7 @@ impl Gate {
             .unsigned_abs();
         let shared = Shared {
             origin,
+            scale: options.time_scale.max(1),
             start,
             wall,
             slice: options.window / 240,
@@ -217,12 +220,12 @@ impl Shared {
     }
 
     fn elapsed(&self) -> Duration {
-        self.start + self.origin.elapsed()
+        self.start + self.origin.elapsed() * self.scale
     }
 
     /// The limiter's time as tokio's. A patience without end is looked at once a day.
     fn instant(&self, at: Duration) -> Instant {
-        let ahead = at.saturating_sub(self.elapsed());
+        let ahead = at.saturating_sub(self.elapsed()) / self.scale;
         Instant::now() + ahead.min(Duration::from_hours(24))
     }
 

@@ -4,8 +4,8 @@
 //! rule, and one rolling window per gateway. A gateway counts its own charges at once and those of the others after
 //! a delay, so that no gateway ever knows the exact sum: this is what live `remaining` headers show.
 //!
-//! Times are simulated seconds since the start and never go back. The rule's minute is the window: with a shorter
-//! window the steps come faster too.
+//! Times are simulated seconds since the start and never go back. The rule looks at whole windows: its minute is the
+//! window, also a shorter one.
 
 use std::collections::VecDeque;
 
@@ -50,10 +50,12 @@ fn by_metric<T>(mut make: impl FnMut(Metric) -> T) -> Dimensions<T> {
 }
 
 /// What happened within the last `window` seconds; an entry counts from its own instant until just before it is
-/// `window` old. The part older than `delay` is summed apart, for those who see it late.
+/// `window` old, or until the window of the clock ends in which it fell. The part older than `delay` is summed apart,
+/// for those who see it late.
 #[derive(Debug)]
 pub(super) struct Rolling {
     window: f64,
+    fixed: bool,
     delay: f64,
     entries: VecDeque<(f64, u64)>,
     sum: u64,
@@ -65,11 +67,20 @@ impl Rolling {
     pub(super) fn new(window: f64, delay: f64) -> Self {
         Self {
             window,
+            fixed: false,
             delay,
             entries: VecDeque::new(),
             sum: 0,
             mirrored: 0,
             mirrored_sum: 0,
+        }
+    }
+
+    /// The same in windows of the clock.
+    fn fixed(window: f64, delay: f64) -> Self {
+        Self {
+            fixed: true,
+            ..Self::new(window, delay)
         }
     }
 
@@ -91,10 +102,16 @@ impl Rolling {
     }
 
     fn advance(&mut self, now: f64) {
-        while let Some((_, amount)) = self
-            .entries
-            .pop_front_if(|(at, _)| now - *at >= self.window)
-        {
+        let (window, fixed) = (self.window, self.fixed);
+        let begin = (now / window).floor() * window;
+        let gone = |at: f64| {
+            if fixed {
+                at < begin
+            } else {
+                now - at >= window
+            }
+        };
+        while let Some((_, amount)) = self.entries.pop_front_if(|(at, _)| gone(*at)) {
             self.sum -= amount;
             if self.mirrored > 0 {
                 self.mirrored -= 1;
@@ -116,8 +133,12 @@ pub(super) struct Rules {
     window: f64,
     delay: f64,
     start: Dimensions<u64>,
+    grown: Dimensions<u64>,
     ceiling: Dimensions<u64>,
     adaptive: bool,
+    rise_every: f64,
+    others: f64,
+    fixed: bool,
     gateways: usize,
     stale_gateway: bool,
     admission: Admission,
@@ -133,8 +154,12 @@ impl Rules {
             window: options.window.as_secs_f64(),
             delay: options.mirror_delay.as_secs_f64(),
             start: options.start,
+            grown: options.grown.unwrap_or(options.start),
             ceiling: options.ceiling,
             adaptive: options.adaptive,
+            rise_every: options.rise_every.as_secs_f64(),
+            others: options.others.max(0.0),
+            fixed: options.fixed_windows,
             gateways: options.gateways.max(1),
             stale_gateway: options.stale_gateway,
             admission: options.admission,
@@ -167,7 +192,13 @@ pub(super) struct Pool {
     limits: Dimensions<Adaptive>,
     next_tick: f64,
     last_traffic: f64,
+    /// When the other machine spends next, and how often it did.
+    others_at: f64,
+    others_turn: usize,
 }
+
+/// Seconds between two requests of another machine.
+const OTHERS_EVERY: f64 = 1.0;
 
 /// Windows without traffic after which the limits fall back to their start (Fireworks docs: 72 h).
 const IDLE_RESET: f64 = 72.0 * 60.0;
@@ -175,7 +206,13 @@ const IDLE_RESET: f64 = 72.0 * 60.0;
 impl Pool {
     pub(super) fn new(rules: Rules, now: f64) -> Self {
         let gateway = || Gateway {
-            windows: by_metric(|_| Rolling::new(rules.window, rules.delay)),
+            windows: by_metric(|_| {
+                if rules.fixed {
+                    Rolling::fixed(rules.window, rules.delay)
+                } else {
+                    Rolling::new(rules.window, rules.delay)
+                }
+            }),
             bursts: rules
                 .burst
                 .map(|window| by_metric(|_| Rolling::new(window, rules.delay))),
@@ -183,9 +220,11 @@ impl Pool {
         };
         Self {
             gateways: (0..rules.gateways).map(|_| gateway()).collect(),
-            limits: by_metric(|metric| Adaptive::new(*metric.of(&rules.start), now)),
+            limits: by_metric(|metric| Adaptive::new(*metric.of(&rules.grown), now)),
             next_tick: now + rules.window,
             last_traffic: now,
+            others_at: now,
+            others_turn: 0,
             rules,
         }
     }
@@ -242,6 +281,10 @@ impl Pool {
     /// Books tokens on a gateway.
     pub(super) fn charge(&mut self, now: f64, gateway: usize, tokens: Dimensions<u64>) {
         self.advance(now);
+        self.book(now, gateway, tokens);
+    }
+
+    fn book(&mut self, now: f64, gateway: usize, tokens: Dimensions<u64>) {
         self.last_traffic = now;
         let Some(own) = self.gateways.get_mut(gateway) else {
             return;
@@ -275,6 +318,25 @@ impl Pool {
     }
 
     fn advance(&mut self, now: f64) {
+        self.let_others_spend(now);
+        self.adapt(now);
+    }
+
+    /// Another machine sends a request each second, to one gateway after the other.
+    fn let_others_spend(&mut self, now: f64) {
+        if self.rules.others <= 0.0 {
+            return;
+        }
+        while self.others_at <= now {
+            let part = self.rules.others * OTHERS_EVERY / self.rules.window;
+            let tokens = by_metric(|metric| share(metric.of(&self.limits).limit, part));
+            self.book(self.others_at, self.others_turn, tokens);
+            self.others_turn = (self.others_turn + 1) % self.gateways.len();
+            self.others_at += OTHERS_EVERY;
+        }
+    }
+
+    fn adapt(&mut self, now: f64) {
         if !self.rules.adaptive {
             return;
         }
@@ -290,9 +352,12 @@ impl Pool {
                     *metric.of(&self.rules.start),
                     *metric.of(&self.rules.ceiling),
                 );
-                metric
-                    .of_mut(&mut self.limits)
-                    .tick(self.next_tick, minute, bounds);
+                metric.of_mut(&mut self.limits).tick(
+                    self.next_tick,
+                    minute,
+                    self.rules.rise_every,
+                    bounds,
+                );
             }
             self.next_tick += minute;
         }
@@ -333,7 +398,6 @@ struct Adaptive {
     past: VecDeque<u64>,
 }
 
-const QUARTER: f64 = 15.0;
 const DAY: f64 = 24.0 * 60.0;
 const QUARTER_MINUTES: usize = 15;
 const PAST_MINUTES: usize = 3 * 24 * 60;
@@ -350,10 +414,10 @@ impl Adaptive {
         }
     }
 
-    /// One minute has passed. Up: the last minute above half the limit, at most once per 15 min, by a quarter. Down: the
+    /// One minute has passed. Up: the last minute above half the limit, at most once per `rise_every`, by a quarter. Down: the
     /// busiest 15 min of three days below a third, at most daily, by a fifth, unless the last minute would be half of
     /// the lowered limit (Fireworks docs).
-    fn tick(&mut self, now: f64, minute: f64, (floor, ceiling): (u64, u64)) {
+    fn tick(&mut self, now: f64, minute: f64, rise_every: f64, (floor, ceiling): (u64, u64)) {
         let recent = std::mem::take(&mut self.minute);
         self.past.push_back(recent);
         if self.past.len() > PAST_MINUTES {
@@ -361,8 +425,7 @@ impl Adaptive {
         }
         let raised = self.limit.saturating_mul(5).div_ceil(4).min(ceiling);
         let lowered = (self.limit / 5 * 4 + self.limit % 5 * 4 / 5).max(floor);
-        if recent > self.limit / 2 && now - self.last_up >= QUARTER * minute && raised > self.limit
-        {
+        if recent > self.limit / 2 && now - self.last_up >= rise_every && raised > self.limit {
             self.limit = raised;
             self.last_up = now;
             self.last_change = now;
@@ -573,6 +636,45 @@ mod tests {
         pool.charge(0.0, 0, prompt(900));
         assert_eq!(pool.view(71.0 * 3600.0, 0).limits.prompt, 5000);
         assert_eq!(pool.view(73.0 * 3600.0, 0).limits.prompt, 1000);
+    }
+
+    #[test]
+    fn windows_of_the_clock_end_all_at_once() {
+        let mut pool = pool(|o| o.fixed_windows = true);
+        pool.charge(10.0, 0, prompt(400));
+        pool.charge(59.0, 0, prompt(400));
+        assert_eq!(pool.view(59.9, 0).used, prompt(800));
+        assert_eq!(pool.view(60.0, 0).used, prompt(0));
+        pool.charge(61.0, 0, prompt(300));
+        assert_eq!(pool.view(119.9, 0).used, prompt(300));
+        assert_eq!(pool.view(120.0, 0).used, prompt(0));
+    }
+
+    #[test]
+    fn another_machine_spends_its_share_evenly() {
+        let mut pool = pool(|o| {
+            o.others = 0.6;
+            o.gateways = 2;
+            o.adaptive = false;
+        });
+        // Ten each second, of which the gateway that did not see them itself misses the last two seconds'.
+        assert_eq!(pool.view(0.0, 0).used, all(10));
+        assert_eq!(pool.view(30.0, 0).used, all(300));
+        assert_eq!(pool.view(300.0, 0).used, all(590));
+    }
+
+    #[test]
+    fn limits_that_had_grown_are_forgotten_when_idle() {
+        let mut pool = pool(|o| {
+            o.grown = Some(all(6000));
+            o.rise_every = Duration::from_mins(2);
+        });
+        assert_eq!(pool.view(0.0, 0).limits, all(6000));
+        for minute in 0..3 {
+            pool.charge(f64::from(minute) * 60.0, 0, all(4000));
+        }
+        assert_eq!(pool.view(180.0, 0).limits, all(9375));
+        assert_eq!(pool.view(180.0 + 73.0 * 3600.0, 0).limits, all(1000));
     }
 
     #[test]

@@ -13,6 +13,8 @@ use std::hash::Hasher;
 use std::io;
 use std::io::Write;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -27,6 +29,7 @@ use super::budgets::View;
 use super::cache::Cache;
 use super::fault::Wish;
 use super::options::Charge;
+use super::options::HeaderUnit;
 use super::options::Options;
 use super::truth::End;
 use super::truth::TruthRecord;
@@ -40,6 +43,8 @@ const KEPT_RECORDS: usize = 20_000;
 pub(super) struct Engine {
     pub(super) options: Options,
     started: Instant,
+    /// Simulated microseconds that were passed over.
+    skipped: AtomicU64,
     arrived: watch::Sender<u64>,
     state: Mutex<State>,
     journal: Mutex<Journal>,
@@ -98,6 +103,7 @@ impl Engine {
         };
         Ok(Self {
             started: Instant::now(),
+            skipped: AtomicU64::new(0),
             arrived: watch::Sender::new(0),
             state: Mutex::new(State {
                 rules: Rules::new(&options),
@@ -131,7 +137,31 @@ impl Engine {
 
     /// Simulated seconds since the start.
     fn now(&self) -> f64 {
-        self.elapsed() * self.scale()
+        let skipped = Duration::from_micros(self.skipped.load(Ordering::Relaxed));
+        self.elapsed() * self.scale() + skipped.as_secs_f64()
+    }
+
+    /// Lets so much simulated time pass at once.
+    pub(super) fn skip(&self, time: Duration) {
+        let time = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        self.skipped.fetch_add(time, Ordering::Relaxed);
+    }
+
+    /// Unit of the headers now.
+    pub(super) fn header_unit(&self) -> HeaderUnit {
+        let unit = self.options.header_unit;
+        match self.options.unit_switch {
+            Some(at) if self.now() >= at.as_secs_f64() => unit.other(),
+            _ => unit,
+        }
+    }
+
+    /// Probability of a request being shed now.
+    pub(super) fn shed(&self) -> f64 {
+        let on = self.options.shed_span.is_none_or(|(from, until)| {
+            (from.as_secs_f64()..until.as_secs_f64()).contains(&self.now())
+        });
+        if on { self.options.shed } else { 0.0 }
     }
 
     fn scale(&self) -> f64 {

@@ -304,7 +304,7 @@ impl Visit {
         if !self.engine.count_request() {
             return Some((Refusal::Throttled, Verdict::Requests));
         }
-        let shed = options.shed * if ask.priority { 0.25 } else { 1.0 };
+        let shed = self.engine.shed() * if ask.priority { 0.25 } else { 1.0 };
         (self.luck.f64() < shed).then_some((
             Refusal::Shed {
                 as_529: options.shed_as_529,
@@ -432,12 +432,7 @@ impl Visit {
         let mut response = Response::new(body);
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-        budget_headers(
-            headers,
-            &view,
-            self.engine.options.header_unit,
-            view.completions,
-        );
+        budget_headers(headers, &view, self.engine.header_unit(), view.completions);
         headers.insert("fireworks-server-time-to-first-token", seconds(server_time));
         if !ask.stream {
             headers.insert("fireworks-prompt-tokens", tokens.prompt.into());
@@ -486,7 +481,7 @@ impl Visit {
         self.exchange.record.verdict = verdict;
         let throttled = *refusal == Refusal::Throttled;
         let view = self.engine.view_if(throttled, &self.exchange.record);
-        let unit = self.engine.options.header_unit;
+        let unit = self.engine.header_unit();
         let mut response = self.send(status, "application/json", body.to_string());
         if let Some(view) = view {
             budget_headers(response.headers_mut(), &view, unit, true);

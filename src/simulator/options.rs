@@ -95,6 +95,15 @@ words! {
     }
 }
 
+impl HeaderUnit {
+    pub(super) fn other(self) -> Self {
+        match self {
+            Self::Minute => Self::Second,
+            Self::Second => Self::Minute,
+        }
+    }
+}
+
 words! {
     /// Where a chat stream reports its usage.
     UsagePlacement, "usage placement", {
@@ -144,12 +153,22 @@ pub struct Options {
     pub window: Duration,
     /// Tokens per window that a pool starts with, and falls back to after 72 h without traffic.
     pub start: Dimensions<u64>,
+    /// What use before the simulation has raised the limits to; `None` is the start. Idle, they fall back to the start.
+    pub grown: Option<Dimensions<u64>>,
     /// The most that the limits grow to (Fireworks docs: models of 600 B to 1.6 T parameters).
     pub ceiling: Dimensions<u64>,
     /// Whether limits follow use: +25 % per 15 min above half, −20 % per day after 3 quiet days.
     pub adaptive: bool,
+    /// Least time between two rises of a limit (Fireworks docs: 15 min).
+    pub rise_every: Duration,
+    /// Share of each limit that another machine on the account spends, evenly; it asks nobody.
+    pub others: f64,
+    /// Token windows are whole minutes of the clock, all used tokens come back at once; otherwise they roll.
+    pub fixed_windows: bool,
     /// Unit of the limit and remaining headers.
     pub header_unit: HeaderUnit,
+    /// After so long the headers change to the other unit, if ever.
+    pub unit_switch: Option<Duration>,
     /// Counters per pool, each with its own view of what is used.
     pub gateways: usize,
     /// After how long one gateway's charges are seen by the others.
@@ -176,6 +195,8 @@ pub struct Options {
     pub requests: u64,
     /// Probability of a request being shed although within limits; a quarter of it with `service_tier: "priority"`.
     pub shed: f64,
+    /// When load is shed: from and until so long after the start; `None` is always.
+    pub shed_span: Option<(Duration, Duration)>,
     /// Shed with 529 in the Anthropic dialect in place of 503.
     pub shed_as_529: bool,
     /// State of the account.
@@ -231,8 +252,13 @@ impl Default for Options {
                 uncached: 10_800_000,
                 generated: 432_000,
             },
+            grown: None,
             adaptive: true,
+            rise_every: Duration::from_mins(15),
+            others: 0.0,
+            fixed_windows: false,
             header_unit: HeaderUnit::Minute,
+            unit_switch: None,
             gateways: 8,
             mirror_delay: Duration::from_secs(2),
             sticky_gateway: false,
@@ -246,6 +272,7 @@ impl Default for Options {
             burst_window: None,
             requests: 6000,
             shed: 0.0,
+            shed_span: None,
             shed_as_529: false,
             account: Account::Active,
             require_key: false,
@@ -301,6 +328,7 @@ impl Options {
             generated: PLENTY,
         };
         self.ceiling = self.start;
+        self.grown = None;
         self.requests = PLENTY;
         self.adaptive = false;
         self

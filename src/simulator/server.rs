@@ -104,6 +104,12 @@ impl Simulator {
         self.truth()
     }
 
+    /// Lets so much simulated time pass at once, as over a night: windows empty, caches and limits age. Answers that run
+    /// are not hurried.
+    pub fn skip(&self, time: Duration) {
+        self.engine.skip(time);
+    }
+
     /// Stops listening and closes every connection; the tracker's tasks end soon after.
     pub fn shutdown(&self) {
         self.stop.cancel();

@@ -41,7 +41,17 @@ impl House {
     }
 
     pub(crate) async fn with(upstream: SocketAddr, options: Options, limits: Limits) -> Self {
-        let gate = Gate::new(limits, kimiq::clock::wall);
+        Self::at(upstream, options, limits, kimiq::clock::wall).await
+    }
+
+    /// With a time of day of its own.
+    pub(crate) async fn at(
+        upstream: SocketAddr,
+        options: Options,
+        limits: Limits,
+        wall: fn() -> chrono::DateTime<chrono::Utc>,
+    ) -> Self {
+        let gate = Gate::new(limits, wall);
         tokio::spawn(gate.clone().drive());
         let proxy = Arc::new(Proxy {
             options,
@@ -50,9 +60,9 @@ impl House {
             board: Board::default(),
             gate,
             estimator: Estimator::new(None),
-            ledger: Ledger::open(scratch_ledger(), chrono_tz::UTC, kimiq::clock::wall).unwrap(),
+            ledger: Ledger::open(scratch_ledger(), chrono_tz::UTC, wall).unwrap(),
             client: Client::new(ClientOptions::default()).unwrap(),
-            wall: kimiq::clock::wall,
+            wall,
             stalls: Stalls::new(options.stall),
         });
         proxy.routes.set(

@@ -1,0 +1,160 @@
+//! Scenarios of load: openings at once, a climb, and answers that reserve too much.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kimiq::limits::Options as Limits;
+use kimiq::simulator::Options as Upstream;
+use kimiq::usage::Dimensions;
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use super::stage::{Crowd, START, Session, Stage, share};
+
+/// Scenario 1: eight terminals open at once with contexts of 60 to 120 thousand tokens, at the start limits. Passes with
+/// zero 429 after the first minute, and a total time near the bound of the budget.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn eight_openings_at_once() {
+    let mut best = f64::MAX;
+    // A machine that is busy with other things makes a run slower, never faster.
+    for _ in 0..3 {
+        best = best.min(open_eight().await);
+        // The margin, and the guard that is longer here, cost a tenth; the first window's worth comes on top of what the
+        // others bring and gives about that back.
+        if best < 1.2 {
+            return;
+        }
+    }
+    panic!("{best:.2} of the time that the budget takes");
+}
+
+/// The time that it took, in relation to what the budget takes for as many tokens.
+async fn open_eight() -> f64 {
+    let upstream = Upstream {
+        decode_pace: 100.0,
+        ..Upstream::default()
+    };
+    let stage = Stage::open(20, upstream, Limits::default()).await;
+    // They ask for three times the budget, so that nothing but the budget decides how long they take.
+    let crowd = Crowd {
+        terminals: 8,
+        turns: 18,
+        prompts: (60_000, 120_000),
+        output: 260,
+        think: 1,
+        grows: true,
+    };
+    let failures = crowd.play(&stage).await;
+    let truth = stage.truth().await;
+    let minutes = share(truth.all().prompt, START.prompt);
+    let (refused, late, end) = (
+        truth.refused(429, 0.0),
+        truth.refused(429, 1.0),
+        truth.end(),
+    );
+    println!(
+        "1: {} answers, {failures} failures, {refused} 429 of which {late} late, {end:.2} min for {minutes:.2} min of budget",
+        truth.answers(0.0, f64::MAX),
+    );
+    assert_eq!((failures, late), (0, 0));
+    end / minutes
+}
+
+/// Scenario 2: from 25 to 350 requests a minute within five minutes, at an upstream that also bounds each 10 s to a quarter
+/// of the minute's limit. The requests come in clumps of 20 s, so that a clump at the end is above that bound. Passes
+/// without a burst of 429.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_climb_under_a_window_of_ten_seconds() {
+    let limits = Dimensions {
+        prompt: 1_800_000,
+        uncached: 450_000,
+        generated: 36_000,
+    };
+    let upstream = Upstream {
+        start: limits,
+        burst_window: Some(Duration::from_secs(10)),
+        ..Upstream::default()
+    };
+    let stage = Stage::open(30, upstream, Limits::default()).await;
+    let sessions = (0..60).map(|number| {
+        let (name, id) = (format!("run:{}", number % 10), format!("session {number}"));
+        let mut session = Session::new(&stage, &name, &id, 4_600);
+        session.grows = false;
+        session
+    });
+    let idle = Arc::new(Mutex::new(sessions.collect::<Vec<_>>()));
+    let free = Arc::new(Semaphore::new(idle.lock().len()));
+    let mut turns = JoinSet::new();
+    for clump in 0..15 {
+        // A third of 25 a minute in the first clump, of 350 in the last.
+        for _ in 0..(25 + 325 * clump / 14) / 3 {
+            let (free, idle) = (free.clone(), idle.clone());
+            turns.spawn(async move {
+                let _one = free.acquire().await.unwrap();
+                let mut session = idle.lock().pop().unwrap();
+                let failures = session.insist(60, 0).await;
+                idle.lock().push(session);
+                failures
+            });
+        }
+        stage.think(Duration::from_secs(20)).await;
+    }
+    let asked = turns.len();
+    let failures: usize = turns.join_all().await.into_iter().sum();
+    let truth = stage.truth().await;
+    let refused = truth.times(429);
+    // How many follow within 10 s of each.
+    let burst = |at: f64| {
+        refused
+            .iter()
+            .filter(|other| (at..at + 1.0 / 6.0).contains(*other))
+            .count()
+    };
+    let most = refused.iter().map(|at| burst(*at)).max().unwrap_or(0);
+    println!(
+        "2: {asked} requests in {:.2} min, {failures} failures, {} 429, at most {most} in 10 s",
+        truth.end(),
+        refused.len(),
+    );
+    assert_eq!(failures, 0);
+    // Whoever sends a clump on as it comes gets dozens. A few are what the window of 10 s is learned from.
+    assert!(most <= 4, "{refused:.2?}");
+    assert!(refused.len() * 100 <= asked * 2, "{refused:.2?}");
+}
+
+/// Scenario 11: every request carries a `max_tokens` of 50,000 or 128,000 where 36,000 generated tokens a minute are
+/// allowed. Passes when requests flow in parallel all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bounds_of_the_output_above_the_limit() {
+    let upstream = Upstream {
+        decode_pace: 100.0,
+        ..Upstream::default()
+    };
+    let stage = Stage::open(20, upstream, Limits::default()).await;
+    let crowd = Crowd {
+        terminals: 20,
+        turns: 10,
+        prompts: (6_000, 12_000),
+        output: 600,
+        think: 3,
+        grows: true,
+    };
+    let failures = crowd
+        .play_as(&stage, |number, session| {
+            session.max_tokens = if number % 2 == 0 { 50_000 } else { 128_000 };
+        })
+        .await;
+    let truth = stage.truth().await;
+    let (most, end) = (truth.most_at_once(), truth.end());
+    let minutes = share(truth.all().generated, START.generated);
+    let refused = truth.refused(429, 0.0);
+    println!(
+        "11: {} answers, {failures} failures, {refused} 429, at most {most} at once, {end:.2} min for {minutes:.2} min of budget",
+        truth.answers(0.0, f64::MAX),
+    );
+    assert_eq!((failures, refused), (0, 0));
+    // 36,000 a minute are six streams of 100 tokens a second. Who reserves the bound has one.
+    assert!(most >= 6, "{most}");
+    assert!(end < minutes * 1.4, "{end:.2} min for {minutes:.2}");
+}

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::limits::ask::{Class, Ticket};
-use crate::limits::limiter::Ending;
 use crate::limits::habits::Away;
+use crate::limits::limiter::Ending;
 use crate::limits::pool::Pool;
 use crate::limits::queue::Spot;
 use crate::limits::reserve::Rest;

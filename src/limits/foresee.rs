@@ -6,7 +6,7 @@
 //! that asking twice gives one answer; of several runs with different draws the median is told.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, BinaryHeap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,17 +30,46 @@ const SPEED: u64 = 50_000;
 /// An answer that runs.
 #[derive(Clone, Copy, Debug)]
 struct Course {
-    /// All of its output, and how much of it was told.
+    /// All of its output.
     output: u64,
+    /// Output that came before it was foreseen, and what was told.
+    streamed: u64,
     told: u64,
     begins: Duration,
     ends: Duration,
 }
 
+impl Course {
+    /// Tokens that stream until then and were not told yet.
+    fn until(&self, now: Duration) -> u64 {
+        let all = (self.ends - self.begins).as_millis().max(1);
+        let gone = now.saturating_sub(self.begins).as_millis().min(all);
+        let come = u128::from(self.output - self.streamed) * gone / all;
+        let come = self.streamed + u64::try_from(come).unwrap_or_default();
+        come.saturating_sub(self.told)
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
-    Stream(Id),
+    /// What streamed since is told, of all answers.
+    Streams,
+    End(Id),
     Return(usize),
+}
+
+/// What was foretold, and when.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Foretold {
+    made: Duration,
+    times: HashMap<Id, Duration>,
+}
+
+impl Foretold {
+    /// When a request will probably go; `None` if that was not foreseen.
+    pub(crate) fn of(&self, id: Id) -> Option<Duration> {
+        self.times.get(&id).copied()
+    }
 }
 
 /// One run ahead.
@@ -50,7 +79,7 @@ struct Dream {
     start: Moment,
     events: BinaryHeap<Reverse<(Duration, u64, Event)>>,
     number: u64,
-    courses: HashMap<Id, Course>,
+    courses: BTreeMap<Id, Course>,
     /// Conversations that return, with their pools and the manner.
     guests: Vec<(Arc<str>, Arc<str>, Away, Return)>,
     manners: HashMap<Arc<str>, Vec<Return>>,
@@ -59,6 +88,22 @@ struct Dream {
 }
 
 impl Limiter {
+    /// Whether what was foretold is older than a sixtieth of a window, or somebody joined and it is not quite new.
+    pub fn wants_foresight(&self, now: Moment) -> bool {
+        let age = now.at.saturating_sub(self.foretold.made);
+        let joined = || self.queued.keys().any(|id| self.foretold.of(*id).is_none());
+        let second = self.options.window / 60;
+        !self.queued.is_empty() && (age >= second || (age >= second / 4 && joined()))
+    }
+
+    /// From now on requests are told these times.
+    pub fn foretell(&mut self, times: HashMap<Id, Duration>, now: Moment) {
+        self.foretold = Foretold {
+            made: now.at,
+            times,
+        };
+    }
+
     /// When each waiting request will probably be admitted. Those that are too far away are missing. Costs milliseconds;
     /// it does not change the limiter.
     pub fn foresee(&self, now: Moment, runs: Range<u64>) -> HashMap<Id, Duration> {
@@ -81,6 +126,14 @@ impl Dream {
         limiter.deadlines.clear();
         limiter.options.capacity = usize::MAX;
         limiter.decisions.clear();
+        limiter.foretold = Foretold::default();
+        // Outputs are logged in many small pieces; nothing foreseen needs to find one of them.
+        for pool in limiter.pools.values_mut() {
+            pool.logs[2] = pool.logs[2].coarse(limiter.options.window / 240);
+        }
+        for flight in limiter.flights.values_mut() {
+            flight.chunks.clear();
+        }
         let manners = limiter
             .pools
             .iter()
@@ -93,7 +146,7 @@ impl Dream {
             start: now,
             events: BinaryHeap::new(),
             number: 0,
-            courses: HashMap::new(),
+            courses: BTreeMap::new(),
             guests: Vec::new(),
             manners,
             found: HashMap::new(),
@@ -119,6 +172,7 @@ impl Dream {
         for (pool, session, away) in away {
             self.leave(pool, session, away, self.start.at);
         }
+        self.at(self.start.at + self.step(self.start.at), Event::Streams);
         let horizon = self.start.at + self.limiter.options.window * FAR;
         let mut now = self.start.at;
         for _ in 0..MANY {
@@ -196,29 +250,32 @@ impl Dream {
             cap: u64::MAX,
         };
         let chance = chance(id, self.salt);
-        let output = pool
-            .outputs
-            .draw(flight.class, flight.estimate[2], flight.streamed, bounds, chance);
+        let output = pool.outputs.draw(
+            flight.class,
+            flight.estimate[2],
+            flight.streamed,
+            bounds,
+            chance,
+        );
         let speed = flight
             .speed(flight.streamed, now)
             .unwrap_or(if pool.speed > 0 { pool.speed } else { SPEED })
             .max(1000);
         let first = pool.habits.first().unwrap_or(pool.span / 60);
-        let begins = flight.began.map_or_else(
-            || (flight.admitted + first).max(now),
-            |(at, _)| at.max(now),
-        );
+        let begins = flight
+            .began
+            .map_or_else(|| (flight.admitted + first).max(now), |(at, _)| at.max(now));
         let rest = output - flight.streamed.min(output);
         let ends = begins + Duration::from_millis(rest.saturating_mul(1_000_000) / speed);
         let course = Course {
-            output,
+            output: output.max(flight.streamed),
+            streamed: flight.streamed,
             told: flight.streamed,
             begins,
             ends,
         };
         self.courses.insert(id, course);
-        let next = (begins + self.step(now)).min(ends);
-        self.at(next, Event::Stream(id));
+        self.at(ends, Event::End(id));
     }
 
     /// Time between two looks at a stream.
@@ -236,7 +293,10 @@ impl Dream {
             return;
         }
         let index = chance(self.guests.len() as u64, self.salt ^ 0xa5a5) % left.len() as u64;
-        let Some(manner) = usize::try_from(index).ok().and_then(|index| left.get(index)) else {
+        let Some(manner) = usize::try_from(index)
+            .ok()
+            .and_then(|index| left.get(index))
+        else {
             return;
         };
         if let Some(after) = manner.after {
@@ -259,29 +319,21 @@ impl Dream {
                     self.limiter.arrive(ask, moment);
                 }
             }
-            Event::Stream(id) => {
-                let Some(course) = self.courses.get_mut(&id) else {
-                    return;
-                };
-                if now >= course.ends {
-                    let output = course.output;
-                    self.courses.remove(&id);
-                    self.end(id, output, moment);
-                    return;
+            Event::Streams => {
+                for (&id, course) in &mut self.courses {
+                    let more = course.until(now);
+                    if more > 0 {
+                        course.told += more;
+                        self.limiter.stream(id, more, moment);
+                    }
                 }
-                let (all, gone) = (course.ends - course.begins, now.saturating_sub(course.begins));
-                let rest = course.output - course.told;
-                // In thousandths of the time that is left.
-                let share = gone.as_millis() * 1000 / all.as_millis().max(1);
-                let more = rest * u64::try_from(share).unwrap_or(1000).min(1000) / 1000;
-                course.told += more;
-                course.begins = now;
-                let ends = course.ends;
-                if more > 0 {
-                    self.limiter.streamed(id, more, moment);
+                self.limiter.tick(moment);
+                self.at(now + self.step(now), Event::Streams);
+            }
+            Event::End(id) => {
+                if let Some(course) = self.courses.remove(&id) {
+                    self.end(id, course.output, moment);
                 }
-                let next = (now + self.step(now)).min(ends);
-                self.at(next, Event::Stream(id));
             }
         }
     }
@@ -309,7 +361,8 @@ impl Dream {
 
 /// A number that looks like chance and is always the same.
 fn chance(id: u64, salt: u64) -> u64 {
-    let mut mixed = (id ^ salt.wrapping_mul(0xD1B5_4A32_D192_ED03)).wrapping_add(0x9E37_79B9_7F4A_7C15);
+    let mut mixed =
+        (id ^ salt.wrapping_mul(0xD1B5_4A32_D192_ED03)).wrapping_add(0x9E37_79B9_7F4A_7C15);
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
     mixed ^ (mixed >> 31)

@@ -229,7 +229,10 @@ impl Policy for Shipped {
         let mut all: Vec<_> = all
             .filter_map(|(id, at)| {
                 let both = [at, *again.get(&id)?];
-                Some((*self.jobs.get(&id)?, both.map(|at| at.saturating_sub(now.at))))
+                Some((
+                    *self.jobs.get(&id)?,
+                    both.map(|at| at.saturating_sub(now.at)),
+                ))
             })
             .collect();
         all.sort_unstable();

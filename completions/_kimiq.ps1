@@ -23,8 +23,8 @@ Register-ArgumentCompleter -Native -CommandName 'kimiq' -ScriptBlock {
         'kimiq' {
             [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host, the process that a command is about')
             [CompletionResult]::new('--set', '--set', [CompletionResultType]::ParameterName, 'Give one setting, such as limits.window=60; repeat for more')
-            [CompletionResult]::new('-h', '-h', [CompletionResultType]::ParameterName, 'Print help (see more with ''--help'')')
-            [CompletionResult]::new('--help', '--help', [CompletionResultType]::ParameterName, 'Print help (see more with ''--help'')')
+            [CompletionResult]::new('-h', '-h', [CompletionResultType]::ParameterName, 'Print help')
+            [CompletionResult]::new('--help', '--help', [CompletionResultType]::ParameterName, 'Print help')
             [CompletionResult]::new('-V', '-V ', [CompletionResultType]::ParameterName, 'Print version')
             [CompletionResult]::new('--version', '--version', [CompletionResultType]::ParameterName, 'Print version')
             [CompletionResult]::new('run', 'run', [CompletionResultType]::ParameterValue, 'Start terminals and attach to them')
@@ -43,9 +43,6 @@ Register-ArgumentCompleter -Native -CommandName 'kimiq' -ScriptBlock {
             [CompletionResult]::new('doctor', 'doctor', [CompletionResultType]::ParameterValue, 'Look for what is missing or wrong on this machine')
             [CompletionResult]::new('client', 'client', [CompletionResultType]::ParameterValue, 'Install the client program')
             [CompletionResult]::new('completions', 'completions', [CompletionResultType]::ParameterValue, 'Print the completion script of a shell')
-            [CompletionResult]::new('host', 'host', [CompletionResultType]::ParameterValue, 'The background host')
-            [CompletionResult]::new('status-line', 'status-line', [CompletionResultType]::ParameterValue, 'The line in the footer of a client')
-            [CompletionResult]::new('man', 'man', [CompletionResultType]::ParameterValue, 'Write the man pages into a folder')
             break
         }
         'kimiq;run' {
@@ -54,6 +51,7 @@ Register-ArgumentCompleter -Native -CommandName 'kimiq' -ScriptBlock {
             [CompletionResult]::new('--name', '--name', [CompletionResultType]::ParameterName, 'Name of the run')
             [CompletionResult]::new('--dir', '--dir', [CompletionResultType]::ParameterName, 'Working folder; repeat it, and terminals take the folders in turn')
             [CompletionResult]::new('--prompt', '--prompt', [CompletionResultType]::ParameterName, 'First message, typed into each terminal')
+            [CompletionResult]::new('--weight', '--weight', [CompletionResultType]::ParameterName, 'Share of the budgets in relation to other terminals, 1 to 100 [default: setting terminals.weight, 1]; 2=3 gives it to terminal 2 alone, repeat for more')
             [CompletionResult]::new('--exec', '--exec', [CompletionResultType]::ParameterName, 'Run this program in place of the client')
             [CompletionResult]::new('--kimi', '--kimi', [CompletionResultType]::ParameterName, 'Command line of the client, such as "node /opt/kimi/main.js"')
             [CompletionResult]::new('--max-steps', '--max-steps', [CompletionResultType]::ParameterName, 'Steps per turn that the client may take')
@@ -276,34 +274,6 @@ Register-ArgumentCompleter -Native -CommandName 'kimiq' -ScriptBlock {
             [CompletionResult]::new('--set', '--set', [CompletionResultType]::ParameterName, 'Give one setting, such as limits.window=60; repeat for more')
             [CompletionResult]::new('-h', '-h', [CompletionResultType]::ParameterName, 'Print help (see more with ''--help'')')
             [CompletionResult]::new('--help', '--help', [CompletionResultType]::ParameterName, 'Print help (see more with ''--help'')')
-            [CompletionResult]::new('-V', '-V ', [CompletionResultType]::ParameterName, 'Print version')
-            [CompletionResult]::new('--version', '--version', [CompletionResultType]::ParameterName, 'Print version')
-            break
-        }
-        'kimiq;host' {
-            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host, the process that a command is about')
-            [CompletionResult]::new('--set', '--set', [CompletionResultType]::ParameterName, 'Give one setting, such as limits.window=60; repeat for more')
-            [CompletionResult]::new('--demo', '--demo', [CompletionResultType]::ParameterName, 'Use the simulated upstream')
-            [CompletionResult]::new('-h', '-h', [CompletionResultType]::ParameterName, 'Print help')
-            [CompletionResult]::new('--help', '--help', [CompletionResultType]::ParameterName, 'Print help')
-            [CompletionResult]::new('-V', '-V ', [CompletionResultType]::ParameterName, 'Print version')
-            [CompletionResult]::new('--version', '--version', [CompletionResultType]::ParameterName, 'Print version')
-            break
-        }
-        'kimiq;status-line' {
-            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host, the process that a command is about')
-            [CompletionResult]::new('--set', '--set', [CompletionResultType]::ParameterName, 'Give one setting, such as limits.window=60; repeat for more')
-            [CompletionResult]::new('-h', '-h', [CompletionResultType]::ParameterName, 'Print help')
-            [CompletionResult]::new('--help', '--help', [CompletionResultType]::ParameterName, 'Print help')
-            [CompletionResult]::new('-V', '-V ', [CompletionResultType]::ParameterName, 'Print version')
-            [CompletionResult]::new('--version', '--version', [CompletionResultType]::ParameterName, 'Print version')
-            break
-        }
-        'kimiq;man' {
-            [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host, the process that a command is about')
-            [CompletionResult]::new('--set', '--set', [CompletionResultType]::ParameterName, 'Give one setting, such as limits.window=60; repeat for more')
-            [CompletionResult]::new('-h', '-h', [CompletionResultType]::ParameterName, 'Print help')
-            [CompletionResult]::new('--help', '--help', [CompletionResultType]::ParameterName, 'Print help')
             [CompletionResult]::new('-V', '-V ', [CompletionResultType]::ParameterName, 'Print version')
             [CompletionResult]::new('--version', '--version', [CompletionResultType]::ParameterName, 'Print version')
             break

@@ -34,12 +34,6 @@ _kimiq() {
             kimiq,health)
                 cmd="kimiq__subcmd__health"
                 ;;
-            kimiq,host)
-                cmd="kimiq__subcmd__host"
-                ;;
-            kimiq,man)
-                cmd="kimiq__subcmd__man"
-                ;;
             kimiq,proxy)
                 cmd="kimiq__subcmd__proxy"
                 ;;
@@ -60,9 +54,6 @@ _kimiq() {
                 ;;
             kimiq,snapshot)
                 cmd="kimiq__subcmd__snapshot"
-                ;;
-            kimiq,status-line)
-                cmd="kimiq__subcmd__status__subcmd__line"
                 ;;
             kimiq,stop)
                 cmd="kimiq__subcmd__stop"
@@ -92,7 +83,7 @@ _kimiq() {
 
     case "${cmd}" in
         kimiq)
-            opts="-h -V --host --set --help --version run attach ps send snapshot usage health why stop restore proxy simulate config doctor client completions host status-line man"
+            opts="-h -V --host --set --help --version run attach ps send snapshot usage health why stop restore proxy simulate config doctor client completions"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -333,50 +324,6 @@ _kimiq() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        kimiq__subcmd__host)
-            opts="-h -V --demo --host --set --help --version"
-            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
-                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-                return 0
-            fi
-            case "${prev}" in
-                --host)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --set)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                *)
-                    COMPREPLY=()
-                    ;;
-            esac
-            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-            return 0
-            ;;
-        kimiq__subcmd__man)
-            opts="-h -V --host --set --help --version"
-            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
-                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-                return 0
-            fi
-            case "${prev}" in
-                --host)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --set)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                *)
-                    COMPREPLY=()
-                    ;;
-            esac
-            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-            return 0
-            ;;
         kimiq__subcmd__proxy)
             opts="-h -V --port --upstream --host --set --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -452,7 +399,7 @@ _kimiq() {
             return 0
             ;;
         kimiq__subcmd__run)
-            opts="-n -d -y -h -V --terminals --name --dir --prompt --detach --foreground --rewrite-config --demo --exec --kimi --max-steps --yes --host --set --help --version"
+            opts="-n -d -y -h -V --terminals --name --dir --prompt --weight --detach --foreground --rewrite-config --demo --exec --kimi --max-steps --yes --host --set --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -478,6 +425,10 @@ _kimiq() {
                     return 0
                     ;;
                 --prompt)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --weight)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -609,28 +560,6 @@ _kimiq() {
             ;;
         kimiq__subcmd__snapshot)
             opts="-h -V --json --host --set --help --version"
-            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
-                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-                return 0
-            fi
-            case "${prev}" in
-                --host)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --set)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                *)
-                    COMPREPLY=()
-                    ;;
-            esac
-            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-            return 0
-            ;;
-        kimiq__subcmd__status__subcmd__line)
-            opts="-h -V --host --set --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -20,8 +20,8 @@ set edit:completion:arg-completer[kimiq] = {|@words|
         &'kimiq'= {
             cand --host 'Name of the host, the process that a command is about'
             cand --set 'Give one setting, such as limits.window=60; repeat for more'
-            cand -h 'Print help (see more with ''--help'')'
-            cand --help 'Print help (see more with ''--help'')'
+            cand -h 'Print help'
+            cand --help 'Print help'
             cand -V 'Print version'
             cand --version 'Print version'
             cand run 'Start terminals and attach to them'
@@ -40,9 +40,6 @@ set edit:completion:arg-completer[kimiq] = {|@words|
             cand doctor 'Look for what is missing or wrong on this machine'
             cand client 'Install the client program'
             cand completions 'Print the completion script of a shell'
-            cand host 'The background host'
-            cand status-line 'The line in the footer of a client'
-            cand man 'Write the man pages into a folder'
         }
         &'kimiq;run'= {
             cand -n 'How many terminals'
@@ -50,6 +47,7 @@ set edit:completion:arg-completer[kimiq] = {|@words|
             cand --name 'Name of the run'
             cand --dir 'Working folder; repeat it, and terminals take the folders in turn'
             cand --prompt 'First message, typed into each terminal'
+            cand --weight 'Share of the budgets in relation to other terminals, 1 to 100 [default: setting terminals.weight, 1]; 2=3 gives it to terminal 2 alone, repeat for more'
             cand --exec 'Run this program in place of the client'
             cand --kimi 'Command line of the client, such as "node /opt/kimi/main.js"'
             cand --max-steps 'Steps per turn that the client may take'
@@ -253,31 +251,6 @@ set edit:completion:arg-completer[kimiq] = {|@words|
             cand --set 'Give one setting, such as limits.window=60; repeat for more'
             cand -h 'Print help (see more with ''--help'')'
             cand --help 'Print help (see more with ''--help'')'
-            cand -V 'Print version'
-            cand --version 'Print version'
-        }
-        &'kimiq;host'= {
-            cand --host 'Name of the host, the process that a command is about'
-            cand --set 'Give one setting, such as limits.window=60; repeat for more'
-            cand --demo 'Use the simulated upstream'
-            cand -h 'Print help'
-            cand --help 'Print help'
-            cand -V 'Print version'
-            cand --version 'Print version'
-        }
-        &'kimiq;status-line'= {
-            cand --host 'Name of the host, the process that a command is about'
-            cand --set 'Give one setting, such as limits.window=60; repeat for more'
-            cand -h 'Print help'
-            cand --help 'Print help'
-            cand -V 'Print version'
-            cand --version 'Print version'
-        }
-        &'kimiq;man'= {
-            cand --host 'Name of the host, the process that a command is about'
-            cand --set 'Give one setting, such as limits.window=60; repeat for more'
-            cand -h 'Print help'
-            cand --help 'Print help'
             cand -V 'Print version'
             cand --version 'Print version'
         }

@@ -26,7 +26,7 @@ end
 
 complete -c kimiq -n "__fish_kimiq_needs_command" -l host -d 'Name of the host, the process that a command is about' -r
 complete -c kimiq -n "__fish_kimiq_needs_command" -l set -d 'Give one setting, such as limits.window=60; repeat for more' -r
-complete -c kimiq -n "__fish_kimiq_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c kimiq -n "__fish_kimiq_needs_command" -s h -l help -d 'Print help'
 complete -c kimiq -n "__fish_kimiq_needs_command" -s V -l version -d 'Print version'
 complete -c kimiq -n "__fish_kimiq_needs_command" -f -a "run" -d 'Start terminals and attach to them'
 complete -c kimiq -n "__fish_kimiq_needs_command" -f -a "attach" -d 'Come back to the terminals of a run'
@@ -44,13 +44,11 @@ complete -c kimiq -n "__fish_kimiq_needs_command" -f -a "config" -d 'Show settin
 complete -c kimiq -n "__fish_kimiq_needs_command" -f -a "doctor" -d 'Look for what is missing or wrong on this machine'
 complete -c kimiq -n "__fish_kimiq_needs_command" -f -a "client" -d 'Install the client program'
 complete -c kimiq -n "__fish_kimiq_needs_command" -f -a "completions" -d 'Print the completion script of a shell'
-complete -c kimiq -n "__fish_kimiq_needs_command" -f -a "host" -d 'The background host'
-complete -c kimiq -n "__fish_kimiq_needs_command" -f -a "status-line" -d 'The line in the footer of a client'
-complete -c kimiq -n "__fish_kimiq_needs_command" -f -a "man" -d 'Write the man pages into a folder'
 complete -c kimiq -n "__fish_kimiq_using_subcommand run" -s n -l terminals -d 'How many terminals' -r
 complete -c kimiq -n "__fish_kimiq_using_subcommand run" -l name -d 'Name of the run' -r
 complete -c kimiq -n "__fish_kimiq_using_subcommand run" -l dir -d 'Working folder; repeat it, and terminals take the folders in turn' -r -f -a "(__fish_complete_directories)"
 complete -c kimiq -n "__fish_kimiq_using_subcommand run" -l prompt -d 'First message, typed into each terminal' -r
+complete -c kimiq -n "__fish_kimiq_using_subcommand run" -l weight -d 'Share of the budgets in relation to other terminals, 1 to 100 [default: setting terminals.weight, 1]; 2=3 gives it to terminal 2 alone, repeat for more' -r
 complete -c kimiq -n "__fish_kimiq_using_subcommand run" -l exec -d 'Run this program in place of the client' -r -f -a "(__fish_complete_command)"
 complete -c kimiq -n "__fish_kimiq_using_subcommand run" -l kimi -d 'Command line of the client, such as "node /opt/kimi/main.js"' -r -f -a "(__fish_complete_command)"
 complete -c kimiq -n "__fish_kimiq_using_subcommand run" -l max-steps -d 'Steps per turn that the client may take' -r
@@ -177,16 +175,3 @@ complete -c kimiq -n "__fish_kimiq_using_subcommand completions" -l host -d 'Nam
 complete -c kimiq -n "__fish_kimiq_using_subcommand completions" -l set -d 'Give one setting, such as limits.window=60; repeat for more' -r
 complete -c kimiq -n "__fish_kimiq_using_subcommand completions" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c kimiq -n "__fish_kimiq_using_subcommand completions" -s V -l version -d 'Print version'
-complete -c kimiq -n "__fish_kimiq_using_subcommand host" -l host -d 'Name of the host, the process that a command is about' -r
-complete -c kimiq -n "__fish_kimiq_using_subcommand host" -l set -d 'Give one setting, such as limits.window=60; repeat for more' -r
-complete -c kimiq -n "__fish_kimiq_using_subcommand host" -l demo -d 'Use the simulated upstream'
-complete -c kimiq -n "__fish_kimiq_using_subcommand host" -s h -l help -d 'Print help'
-complete -c kimiq -n "__fish_kimiq_using_subcommand host" -s V -l version -d 'Print version'
-complete -c kimiq -n "__fish_kimiq_using_subcommand status-line" -l host -d 'Name of the host, the process that a command is about' -r
-complete -c kimiq -n "__fish_kimiq_using_subcommand status-line" -l set -d 'Give one setting, such as limits.window=60; repeat for more' -r
-complete -c kimiq -n "__fish_kimiq_using_subcommand status-line" -s h -l help -d 'Print help'
-complete -c kimiq -n "__fish_kimiq_using_subcommand status-line" -s V -l version -d 'Print version'
-complete -c kimiq -n "__fish_kimiq_using_subcommand man" -l host -d 'Name of the host, the process that a command is about' -r
-complete -c kimiq -n "__fish_kimiq_using_subcommand man" -l set -d 'Give one setting, such as limits.window=60; repeat for more' -r
-complete -c kimiq -n "__fish_kimiq_using_subcommand man" -s h -l help -d 'Print help'
-complete -c kimiq -n "__fish_kimiq_using_subcommand man" -s V -l version -d 'Print version'

@@ -192,9 +192,15 @@ fn settings_tell_where_they_came_from() {
         (&"3".into(), &"variable FIREWORKS_PROXY_RPS".into())
     );
 
-    let checked = sandbox.json(&["config", "check", "--json"]);
-    assert_eq!(checked["ok"], true);
+    let ran = sandbox.run(&["config", "check", "--json"]);
+    let checked: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!((ran.code, &checked["ok"]), (3, &false.into()));
     assert_eq!(checked["warnings"].as_array().unwrap().len(), 1);
+    let ran = sandbox.run(&["config", "check"]);
+    assert_eq!(ran.code, 3, "{ran:?}");
+    assert!(ran.err.contains("limits.dayly_tokens"), "{ran:?}");
+    let ran = sandbox.run(&["doctor"]);
+    assert!(ran.out.contains("bad settings"), "{ran:?}");
     let paths = sandbox.json(&["config", "path", "--json"]);
     assert_eq!(
         paths["config"].as_str().unwrap(),

@@ -93,7 +93,17 @@ fn stopping_one_run_leaves_the_other_and_stopping_the_last_ends_the_host() {
     let sandbox = Sandbox::new();
     sandbox.good(&detached("1", "one"));
     sandbox.good(&detached("1", "two"));
+    for args in [
+        &["send", "1", "hello"][..],
+        &["snapshot", "1"],
+        &["why", "1"],
+    ] {
+        let refused = sandbox.run(args);
+        assert_eq!(refused.code, 2, "{refused:?}");
+        assert!(refused.err.contains("one of one:1, two:1"), "{refused:?}");
+    }
     sandbox.good(&["stop", "one"]);
+    sandbox.good(&["snapshot", "1"]);
     let listed = sandbox.json(&["ps", "--json"]);
     assert_eq!(listed[0]["runs"].as_array().unwrap().len(), 1);
     assert_eq!(listed[0]["runs"][0]["name"], "two");

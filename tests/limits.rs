@@ -249,7 +249,8 @@ impl Pair {
             Event::Throttle(pool, after) => {
                 let after = Some(Duration::from_millis(after));
                 let pool = Arc::from(POOLS[pool]);
-                self.limiter.throttled(&pool, after, 100_000, self.moment());
+                self.limiter
+                    .throttled(&pool, None, after, 100_000, self.moment());
             }
             Event::Observe(pool, generated) => {
                 // The other limits are left as they are, so that the unit is decided by them.

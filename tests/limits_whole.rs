@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use kimiq::limits::{
-    Ask, Budget, Class, Decision, Ending, Id, Limiter, Moment, Options, Ratio, Refusal, RefusalKind,
+    Ask, Budget, Class, Decision, Ending, Id, Limiter, Moment, Options, Ratio, Refusal,
+    RefusalKind, Wait,
 };
 use kimiq::usage::{Dimensions, Observation, Tokens};
 
@@ -116,7 +117,7 @@ fn in_every_phase_every_ending_gives_back_exactly_once() {
             let mut other = None;
             match phase {
                 Queued => other = Some(limiter.arrive(ask("other", 1000), at(0))),
-                Paused => limiter.throttled(&pool, None, 0, at(0)),
+                Paused => limiter.throttled(&pool, None, None, 0, at(0)),
                 _ => {}
             }
             let mut one = ask("one", 200);
@@ -274,15 +275,15 @@ fn a_stray_replica_costs_a_moment_and_an_unexplained_429_makes_cautious() {
         limiter.observe(&pool, &seen(216_000), at(second * 1000));
     }
     limiter.observe(&pool, &seen(36_000), at(20_000));
-    limiter.throttled(&pool, None, 0, at(20_000));
+    limiter.throttled(&pool, None, None, 0, at(20_000));
     let view = &limiter.snapshot(at(20_000)).pools[0];
     assert_eq!((view.ratio_ppm, view.cautious_ms), (950_000, 0));
     assert_eq!((view.paused_ms, view.limits.generated), (250, 216_000));
 
     limiter.observe(&pool, &seen(216_000), at(21_000));
-    limiter.throttled(&pool, None, 0, at(21_000));
+    limiter.throttled(&pool, None, None, 0, at(21_000));
     let view = limiter.snapshot(at(21_000)).pools[0].clone();
-    assert_eq!((view.ratio_ppm, view.cautious_ms), (807_500, 30 * 60_000));
+    assert_eq!((view.ratio_ppm, view.cautious_ms), (921_500, 30 * 60_000));
     // Caution, ratio and limits outlive the process.
     let saved = limiter.saved(at(22_000));
     let mut next = Limiter::new(learning(), at(500_000));
@@ -300,7 +301,7 @@ fn a_stray_replica_costs_a_moment_and_an_unexplained_429_makes_cautious() {
         })
         .pools[0]
         .clone();
-    assert_eq!((view.ratio_ppm, view.limits.generated), (807_500, 216_000));
+    assert_eq!((view.ratio_ppm, view.limits.generated), (921_500, 216_000));
     assert_eq!(view.cautious_ms, 30 * 60_000 - 2000);
 }
 
@@ -474,13 +475,23 @@ fn a_refusal_names_the_budget_and_the_time() {
     let mut hasty = ask("b", 100);
     hasty.patience = Duration::from_secs(10);
     let id = limiter.arrive(hasty, at(1000));
+    let wait = Wait {
+        place: 1,
+        budget: Budget::Prompt,
+        missing: 100,
+        eta_ms: 59_000,
+        waited_ms: 0,
+        behind: Vec::new(),
+        running: 1,
+    };
     let expected = Refusal {
-        kind: RefusalKind::Queue {
-            eta: Duration::from_secs(59),
-            budget: Budget::Prompt,
-        },
+        kind: RefusalKind::Queue { wait },
         retry_after: 59,
     };
+    assert_eq!(
+        expected.message(),
+        "kimiq: no room yet; the request waits for 100 prompt tokens, place 1, about 59 s"
+    );
     assert_eq!(limiter.decisions(), [Decision::Refuse(id, expected)]);
 }
 

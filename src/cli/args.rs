@@ -114,6 +114,10 @@ pub(crate) struct Run {
     /// First message, typed into each terminal
     #[arg(long, value_name = "TEXT")]
     pub(crate) prompt: Option<String>,
+    /// Share of the budgets in relation to other terminals, 1 to 100 [default: setting terminals.weight, 1]; 2=3 gives it
+    /// to terminal 2 alone, repeat for more
+    #[arg(long = "weight", value_name = "[N=]WEIGHT", value_parser = weight)]
+    pub(crate) weights: Vec<(Option<u16>, u32)>,
     /// Leave the terminals in the background
     #[arg(short, long, conflicts_with = "foreground")]
     pub(crate) detach: bool,
@@ -159,7 +163,7 @@ pub(crate) struct Listing {
 
 #[derive(Args, Debug)]
 pub(crate) struct Send {
-    /// The terminal, such as 2 or work:2
+    /// The terminal, such as work:2, or 2 where one run lives
     #[arg(value_name = "[RUN:]N")]
     pub(crate) terminal: String,
     /// The text; kimiq presses Enter after it
@@ -172,7 +176,7 @@ pub(crate) struct Send {
 
 #[derive(Args, Debug)]
 pub(crate) struct Snapshot {
-    /// The terminal, such as 2 or work:2
+    /// The terminal, such as work:2, or 2 where one run lives
     #[arg(value_name = "[RUN:]N")]
     pub(crate) terminal: String,
     /// Print JSON
@@ -209,7 +213,7 @@ pub(crate) struct Usage {
 
 #[derive(Args, Debug)]
 pub(crate) struct Why {
-    /// The terminal, such as 2 or work:2; without it, all that wait
+    /// The terminal, such as work:2, or 2 where one run lives; without it, all that wait
     #[arg(value_name = "[RUN:]N")]
     pub(crate) terminal: Option<String>,
     /// Print JSON
@@ -370,6 +374,19 @@ pub(crate) struct Man {
     pub(crate) folder: PathBuf,
 }
 
+fn weight(given: &str) -> Result<(Option<u16>, u32), String> {
+    let (number, weight) = match given.split_once('=') {
+        Some((number, weight)) => (number.parse().map(Some), weight),
+        None => (Ok(None), given),
+    };
+    match (number, weight.parse()) {
+        (Ok(number), Ok(weight @ 1..=100)) if number.is_none_or(|number| number > 0) => {
+            Ok((number, weight))
+        }
+        _ => Err("a weight from 1 to 100, such as 3, or 2=3 for terminal 2 alone".to_owned()),
+    }
+}
+
 fn three_limits(given: &str) -> Result<[u64; 3], String> {
     let numbers: Result<Vec<u64>, _> = given.split(',').map(|one| one.trim().parse()).collect();
     numbers
@@ -416,6 +433,22 @@ mod tests {
         assert_eq!(simulate.limits, Some([40_000, 25_000, 500]));
         for given in ["1,2", "1,2,3,4", "a,b,c", ""] {
             assert!(parsed(given).is_err(), "{given}");
+        }
+    }
+
+    #[test]
+    fn weights_are_for_all_or_for_one() {
+        let parsed = |given: &[&str]| {
+            let args = ["kimiq", "run"].iter().chain(given);
+            Cli::try_parse_from(args).map(|cli| match cli.verb {
+                Verb::Run(run) => run.weights,
+                _ => Vec::new(),
+            })
+        };
+        let given = ["--weight", "2", "--weight", "1=3"];
+        assert_eq!(parsed(&given).unwrap(), [(None, 2), (Some(1), 3)]);
+        for given in ["0", "101", "x", "1=", "=2", "0=2", "1=0", "-1"] {
+            assert!(parsed(&["--weight", given]).is_err(), "{given}");
         }
     }
 

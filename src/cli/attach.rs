@@ -51,6 +51,7 @@ pub(crate) fn hello(context: &Context, run: &str) -> Hello {
         size: Screen::size(),
         term: text("TERM"),
         colorterm: text("COLORTERM"),
+        no_color: context.env.get("NO_COLOR").is_some(),
         last: false,
     }
 }

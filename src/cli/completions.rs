@@ -3,9 +3,9 @@
 use clap_complete::Shell;
 
 use crate::cli::args;
-use crate::cli::command;
 use crate::cli::failure::Outcome;
 use crate::cli::output;
+use crate::cli::shown_command;
 
 pub(crate) fn run(args: args::Completions) -> Outcome {
     let shell = match args.shell {
@@ -16,6 +16,6 @@ pub(crate) fn run(args: args::Completions) -> Outcome {
         args::Shell::Elvish => Shell::Elvish,
     };
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut command(), "kimiq", &mut script);
+    clap_complete::generate(shell, &mut shown_command(), "kimiq", &mut script);
     Ok(output::raw(&script)?)
 }

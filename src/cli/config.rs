@@ -102,38 +102,34 @@ fn path(context: &Context, json: bool) -> Outcome {
 fn check(context: &Context, json: bool) -> Outcome {
     let resolved = config::resolve(&context.paths, &context.env, &context.layers(&[]));
     if json {
-        let (warnings, failure) = match resolved {
-            Ok(settings) => (
-                settings
-                    .warnings()
-                    .iter()
-                    .map(ToString::to_string)
-                    .collect(),
-                None,
-            ),
-            Err(error) => (Vec::new(), Some(Failure::from(error))),
+        let (warnings, error) = match resolved {
+            Ok(settings) => (told(&settings), None),
+            Err(error) => (Vec::new(), Some(Failure::from(error).to_string())),
         };
-        let error = failure.as_ref().map(ToString::to_string);
+        let ok = error.is_none() && warnings.is_empty();
         context.output.json(&Checked {
-            ok: error.is_none(),
+            ok,
             warnings,
             error,
         })?;
-        return if failure.is_some() {
-            Err(Failure::quiet(Kind::Settings))
-        } else {
+        return if ok {
             Ok(())
+        } else {
+            Err(Failure::quiet(Kind::Settings))
         };
     }
-    let settings = resolved?;
-    for warning in settings.warnings() {
-        context.output.warn(warning.to_string());
+    let warnings = told(&resolved?);
+    if warnings.is_empty() {
+        return Ok(context.output.line("the settings are sound")?);
     }
-    let sound = if settings.warnings().is_empty() {
-        "the settings are sound"
-    } else {
-        "the settings are sound without what is warned about"
-    };
-    context.output.line(sound)?;
-    Ok(())
+    let what = format!("what is not known is ignored: {}", warnings.join("; "));
+    Err(Failure::new(Kind::Settings, what).hint("correct or remove it"))
+}
+
+fn told(settings: &config::Resolved) -> Vec<String> {
+    settings
+        .warnings()
+        .iter()
+        .map(ToString::to_string)
+        .collect()
 }

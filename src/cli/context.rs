@@ -3,6 +3,7 @@
 use crate::cli::args::Common;
 use crate::cli::failure::Failure;
 use crate::cli::failure::Kind;
+use crate::cli::failure::Outcome;
 use crate::cli::output::Output;
 use crate::config;
 use crate::config::Environment;
@@ -185,9 +186,27 @@ impl Context {
             let what = format!("`{given}` names no terminal; write it as 2 or work:2");
             return Err(Failure::new(Kind::Usage, what));
         }
+        if run.is_none() {
+            self.one_of(number).await?;
+        }
         let (host, info) = self.host_of_run(run).await?;
         let terminal = format!("{}:{number}", info.name);
         Ok((host, terminal))
+    }
+
+    /// A number alone names a terminal where there is one run; with several nobody should have to guess.
+    async fn one_of(&self, number: &str) -> Outcome {
+        let mut candidates = Vec::new();
+        for host in self.hosts()? {
+            let runs = host.runs().await?;
+            candidates.extend(runs.iter().map(|run| format!("{}:{number}", run.name)));
+        }
+        if candidates.len() < 2 {
+            return Ok(());
+        }
+        let what = format!("several runs live, so `{number}` may be any of them");
+        let hint = format!("write one of {}", candidates.join(", "));
+        Err(Failure::new(Kind::Usage, what).hint(hint))
     }
 }
 

@@ -9,9 +9,9 @@ use crate::cli::failure::Outcome;
 use crate::cli::output::Look;
 use crate::cli::output::Output;
 use crate::cli::output::counted;
-use crate::cli::output::grouped;
 use crate::control::HealthReport;
 use crate::control::PoolInfo;
+use crate::usage::figures::grouped;
 
 pub(crate) fn run(context: &Context, args: Listing) -> Outcome {
     let health = block_on(async { Ok(context.host()?.health(true).await?) })?;
@@ -84,7 +84,7 @@ pub(crate) fn budgets(output: Output, pools: &[PoolInfo]) -> Outcome {
                 budget.name.clone(),
                 grouped(budget.used),
                 grouped(budget.limit),
-                format!("{} %", budget.percent),
+                budget.percent.to_string(),
             ]);
         }
     }

@@ -49,6 +49,18 @@ pub fn command() -> clap::Command {
     Cli::command()
 }
 
+/// The same without the verbs that kimiq itself types, for completions: their generators do not know that a verb is hidden.
+pub fn shown_command() -> clap::Command {
+    let whole = command();
+    let shown = whole.get_subcommands().filter(|verb| !verb.is_hide_set());
+    clap::Command::new("kimiq")
+        .version(env!("CARGO_PKG_VERSION"))
+        .propagate_version(true)
+        .disable_help_subcommand(true)
+        .args(whole.get_arguments().cloned())
+        .subcommands(shown.cloned())
+}
+
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
     let env = Environment::capture();

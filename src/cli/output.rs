@@ -194,34 +194,9 @@ fn width(text: &str) -> usize {
     unicode_width::UnicodeWidthStr::width(plain.as_str())
 }
 
-/// Thousands with a thin mark, as a person reads them: 1234567 becomes `1,234,567`.
-pub(crate) fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn numbers_are_grouped() {
-        for (number, expected) in [
-            (0, "0"),
-            (999, "999"),
-            (1000, "1,000"),
-            (1_234_567, "1,234,567"),
-        ] {
-            assert_eq!(grouped(number), expected);
-        }
-    }
 
     #[test]
     fn looks_take_no_width() {

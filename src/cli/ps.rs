@@ -8,10 +8,10 @@ use crate::cli::context::Context;
 use crate::cli::failure::Outcome;
 use crate::cli::output::Look;
 use crate::cli::output::Output;
-use crate::cli::output::grouped;
 use crate::control::RunInfo;
 use crate::control::TerminalInfo;
 use crate::instance;
+use crate::usage::figures::grouped;
 
 #[derive(Serialize)]
 struct HostRuns {
@@ -41,13 +41,17 @@ pub(crate) fn run(context: &Context, args: Listing) -> Outcome {
         output.json(&hosts)?;
         return Ok(());
     }
+    let all = hosts.iter().flat_map(|host| &host.runs);
+    let weighted = all
+        .flat_map(|run| &run.terminals)
+        .any(|terminal| terminal.weight != 1);
     let rows: Vec<Vec<String>> = hosts
         .iter()
         .flat_map(|host| &host.runs)
         .flat_map(|run| {
             run.terminals
                 .iter()
-                .map(move |terminal| row(output, run, terminal))
+                .map(move |terminal| row(output, run, terminal, weighted))
         })
         .collect();
     for host in hosts.iter().filter(|host| host.runs.is_empty()) {
@@ -64,10 +68,15 @@ pub(crate) fn run(context: &Context, args: Listing) -> Outcome {
         output.note("no terminals; `kimiq run` starts some");
         return Ok(());
     }
-    let head = [
+    let mut head = vec![
         "TERMINAL", "STATE", "REQUESTS", "TOKENS", "PID", "DIR", "TITLE",
     ];
-    output.table(&head, &[2, 3, 4], &rows)?;
+    let mut numbers = vec![2, 3, 4];
+    if weighted {
+        head.push("WEIGHT");
+        numbers.push(head.len() - 1);
+    }
+    output.table(&head, &numbers, &rows)?;
     for host in &hosts {
         for run in &host.runs {
             for terminal in &run.terminals {
@@ -80,18 +89,19 @@ pub(crate) fn run(context: &Context, args: Listing) -> Outcome {
     Ok(())
 }
 
-fn row(output: Output, run: &RunInfo, terminal: &TerminalInfo) -> Vec<String> {
+fn row(output: Output, run: &RunInfo, terminal: &TerminalInfo, weighted: bool) -> Vec<String> {
     let look = match terminal.state.as_str() {
         "working" => Look::Green,
         "waiting" | "needs_approval" | "asks" | "needs_trust" => Look::Yellow,
-        "bypassing" => Look::Red,
+        "bypassing" | "retrying" => Look::Red,
         _ => Look::Dim,
     };
     let words = match &terminal.wait {
+        Some(wait) if terminal.state == "waiting" => wait.clone(),
         Some(wait) => format!("{}: {wait}", terminal.words),
         None => terminal.words.clone(),
     };
-    vec![
+    let mut cells = vec![
         format!("{}:{}", run.name, terminal.number),
         output.paint(look, &words),
         terminal.requests.to_string(),
@@ -101,5 +111,9 @@ fn row(output: Output, run: &RunInfo, terminal: &TerminalInfo) -> Vec<String> {
             .map_or_else(|| "-".to_owned(), |pid| pid.to_string()),
         terminal.dir.display().to_string(),
         terminal.title.chars().filter(|c| !c.is_control()).collect(),
-    ]
+    ];
+    if weighted {
+        cells.push(terminal.weight.to_string());
+    }
+    cells
 }

@@ -36,6 +36,11 @@ pub(crate) fn run(context: &Context, args: args::Run) -> Outcome {
     if let Some(count) = args.terminals {
         flags.push(("--terminals", format!("terminals.count={count}")));
     }
+    for (number, weight) in &args.weights {
+        if number.is_none() {
+            flags.push(("--weight", format!("terminals.weight={weight}")));
+        }
+    }
     if let Some(steps) = args.max_steps {
         flags.push(("--max-steps", format!("client.max_steps={steps}")));
     }
@@ -165,6 +170,12 @@ fn describe(context: &Context, settings: &Resolved, args: &args::Run) -> Result<
     Ok(StartRun {
         name: args.name.clone(),
         count: small(settings.count("terminals.count"), 1),
+        weight: u32::from(small(settings.count("terminals.weight"), 1)),
+        weights: args
+            .weights
+            .iter()
+            .filter_map(|&(number, weight)| Some((number?, weight)))
+            .collect(),
         dirs,
         prompt: args.prompt.clone(),
         program,

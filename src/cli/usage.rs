@@ -12,13 +12,13 @@ use crate::cli::failure::Outcome;
 use crate::cli::health::budgets;
 use crate::cli::output::Look;
 use crate::cli::output::Output;
-use crate::cli::output::grouped;
 use crate::config::Resolved;
 use crate::control::Client;
 use crate::control::ControlError;
 use crate::control::UsageBy;
 use crate::control::UsageReport;
 use crate::instance;
+use crate::usage::figures::grouped;
 
 /// How often `--watch` looks. A person reads no faster.
 const PACE: Duration = Duration::from_secs(1);

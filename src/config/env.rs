@@ -58,12 +58,13 @@ impl Environment {
         &self.0
     }
 
-    /// Variables that start with `KIMIQ_` and mean nothing to us: likely misspelled settings.
+    /// Variables that look like settings and mean nothing to us: likely misspelled ones.
     pub(super) fn strays(&self, known: impl Fn(&str) -> bool) -> Vec<&str> {
+        let ours = |name: &&str| name.starts_with("KIMIQ_") || name.starts_with("FIREWORKS_PROXY_");
         self.0
             .keys()
             .map(String::as_str)
-            .filter(|name| name.starts_with("KIMIQ_") && !known(name))
+            .filter(|name| ours(name) && !known(name))
             .filter(|name| !FOLDERS.contains(name) && !INSIDE.contains(name))
             .collect()
     }

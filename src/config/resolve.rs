@@ -99,7 +99,12 @@ pub fn resolve(
             }
         }
     }
-    for stray in env.strays(|name| SETTINGS.iter().any(|setting| setting.variable() == name)) {
+    let known = |name: &str| {
+        SETTINGS
+            .iter()
+            .any(|setting| setting.variable() == name || setting.seed == Some(name))
+    };
+    for stray in env.strays(known) {
         resolved.warnings.push(Warning(format!(
             "the variable {stray} is no setting of kimiq"
         )));
@@ -357,16 +362,22 @@ mod tests {
     #[test]
     fn a_misspelled_variable_is_told() {
         let (folder, paths) = sandbox("");
-        let env = [("KIMIQ_LIMITS_WINDW", "1"), ("KIMIQ_HOME", "/x")]
-            .into_iter()
-            .collect::<Environment>();
+        let env = [
+            ("KIMIQ_LIMITS_WINDW", "1"),
+            ("KIMIQ_HOME", "/x"),
+            ("FIREWORKS_PROXY_RPS", "3"),
+            ("FIREWORKS_PROXY_RPZ", "3"),
+        ]
+        .into_iter()
+        .collect::<Environment>();
         let resolved = resolve(&paths, &env, &[]).unwrap();
-        assert_eq!(resolved.warnings().len(), 1);
-        assert!(
-            resolved.warnings()[0]
-                .to_string()
-                .contains("KIMIQ_LIMITS_WINDW")
-        );
+        let told: Vec<_> = resolved
+            .warnings()
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(told.len(), 2, "{told:?}");
+        assert!(told[0].contains("FIREWORKS_PROXY_RPZ") && told[1].contains("KIMIQ_LIMITS_WINDW"));
         std::fs::remove_dir_all(folder).unwrap();
     }
 }

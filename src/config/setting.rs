@@ -71,6 +71,11 @@ const RATE: Shape = Shape::Count {
     least: 1,
     most: 100_000,
 };
+/// More would leave the others nothing for minutes.
+const WEIGHT: Shape = Shape::Count {
+    least: 1,
+    most: 100,
+};
 const RATIO: Shape = Shape::Above { most: 1.0 };
 /// A day is more than any client waits.
 const SECONDS: Shape = Shape::From0 { most: 86_400.0 };
@@ -138,6 +143,7 @@ pub const SETTINGS: &[Setting] = &[
         Shape::Word(&["error", "warn", "info", "debug", "trace"]),
     ),
     plain("terminals.count", Shape::Count { least: 1, most: 99 }),
+    plain("terminals.weight", WEIGHT),
     plain("terminals.stagger", SECONDS),
     plain("terminals.prefix", Shape::Key),
     plain("terminals.status_line", Shape::Switch),

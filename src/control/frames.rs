@@ -38,6 +38,9 @@ pub struct Hello {
     pub term: String,
     /// `COLORTERM`.
     pub colorterm: String,
+    /// `NO_COLOR` is set.
+    #[serde(default)]
+    pub no_color: bool,
     /// The host shall end with this window: `--foreground`.
     pub last: bool,
 }

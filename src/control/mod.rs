@@ -24,7 +24,7 @@ pub use frames::{Bye, Down, Hello, HostEnd, Up, accept};
 pub use protocol::{
     BudgetInfo, DayInfo, HealthReport, HostError, Pending, PoolInfo, Program, Resume, RunInfo,
     Send, SnapshotReport, StartRun, StopReport, StopRun, TerminalInfo, UpstreamInfo, UsageBy,
-    UsageReport, UsageRow, WhyReport,
+    UsageReport, UsageRow, WaitInfo, WhyReport,
 };
 pub use registry::{Claim, Departure, Entry, Purpose, Registry, is_plain_name};
 #[cfg(unix)]

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde::Serialize;
 
 use crate::usage::Tokens;
+use crate::usage::figures::Share;
 
 /// An answer that the host is still working on.
 pub type Pending<'a, T> =
@@ -56,6 +57,12 @@ pub struct StartRun {
     pub name: Option<String>,
     /// How many terminals.
     pub count: u16,
+    /// Share of each terminal in the budgets, in relation to others; at least 1.
+    #[serde(default = "one")]
+    pub weight: u32,
+    /// The same for single terminals, by number.
+    #[serde(default)]
+    pub weights: BTreeMap<u16, u32>,
     /// Working folders, absolute, taken in turn; at least one.
     pub dirs: Vec<PathBuf>,
     /// First message of each terminal.
@@ -91,8 +98,12 @@ impl std::fmt::Debug for StartRun {
     }
 }
 
+fn one() -> u32 {
+    1
+}
+
 /// A run.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RunInfo {
     /// Its name.
     pub name: String,
@@ -105,19 +116,25 @@ pub struct RunInfo {
 }
 
 /// A terminal.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct TerminalInfo {
     /// Its number in the run, from 1.
     pub number: u16,
+    /// Its share of the budgets in relation to others.
+    #[serde(default = "one")]
+    pub weight: u32,
     /// What it calls itself.
     pub title: String,
-    /// What it is doing: `starting`, `needs_trust`, `working`, `waiting`, `needs_approval`, `asks`, `idle`, `bypassing`,
+    /// What it is doing: `starting`, `needs_trust`, `working`, `waiting`, `retrying`, `needs_approval`, `asks`, `idle`, `bypassing`,
     /// `exited`.
     pub state: String,
     /// The same for a person.
     pub words: String,
-    /// Why and until when it waits.
+    /// Why and until when it waits, in one sentence.
     pub wait: Option<String>,
+    /// What its oldest waiting request waits for.
+    #[serde(default)]
+    pub waits: Option<WaitInfo>,
     /// The client's session, once a request has named it.
     pub session: Option<String>,
     /// Its process, while it runs.
@@ -220,8 +237,8 @@ pub struct BudgetInfo {
     pub used: u64,
     /// What may be used: limit times ratio.
     pub limit: u64,
-    /// `used` in percent of `limit`.
-    pub percent: u8,
+    /// `used` of `limit`, in percent.
+    pub percent: Share,
 }
 
 /// A place that answers.
@@ -281,6 +298,26 @@ pub struct WhyReport {
     pub why: String,
     /// Seconds until it goes on, as far as can be told.
     pub eta: Option<f64>,
+    /// The budget that holds it, if one does.
+    #[serde(default)]
+    pub wait: Option<WaitInfo>,
+}
+
+/// What a request waits for.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct WaitInfo {
+    /// The budget.
+    pub budget: String,
+    /// What is missing in it.
+    pub missing: u64,
+    /// Place in the queue of its pool, from 1.
+    pub place: usize,
+    /// Seconds until it goes, by estimate.
+    pub eta: f64,
+    /// Seconds that it has waited.
+    pub waited: f64,
+    /// The first three terminals whose requests go before it.
+    pub behind: Vec<String>,
 }
 
 /// Text for a terminal.

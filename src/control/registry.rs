@@ -190,11 +190,6 @@ impl Registry {
         Ok(found)
     }
 
-    /// Names of hosts that left a file and are gone: killed, so there may be something to put in order.
-    pub fn stale(&self, name: &str) -> io::Result<Option<Entry>> {
-        Ok(self.read(name)?.filter(|entry| !entry.is_alive()))
-    }
-
     /// Waits until nobody else is starting this host. Blocks; hold it while looking and starting.
     pub fn starting(&self, name: &str) -> io::Result<Lock> {
         fsx::create_private_dir(&self.folder)?;
@@ -349,7 +344,6 @@ mod tests {
         entry.process_start += 1;
         claim.publish(&entry).unwrap();
         assert_eq!(registry.find("a").unwrap(), None);
-        assert_eq!(registry.stale("a").unwrap().map(|e| e.pid), Some(entry.pid));
         claim.publish(&ours("a")).unwrap();
         assert!(registry.find("a").unwrap().is_some());
         fs::remove_dir_all(folder).unwrap();

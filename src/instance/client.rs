@@ -426,7 +426,6 @@ impl Prepared {
             max_steps: ask.max_steps,
             quiet_client: ask.quiet,
             env: self.extra.lock().clone(),
-            ..kimi::Options::default()
         };
         Ok(match &self.way {
             Way::Overlay(overlay) => {

@@ -35,6 +35,7 @@ use crate::instance::client::Prepared;
 use crate::instance::report;
 use crate::instance::run::Run;
 use crate::instance::slot::Slot;
+use crate::instance::waiting;
 use crate::instance::window;
 use crate::proxy::Proxy;
 use crate::terminal::Id;
@@ -495,7 +496,7 @@ impl control::Host for Handle {
     }
 
     fn why(&self, terminal: Option<&str>) -> Result<Vec<WhyReport>, HostError> {
-        report::why(&self.0, terminal)
+        waiting::why(&self.0, terminal)
     }
 
     fn start(&self, ask: StartRun) -> Pending<'_, RunInfo> {
@@ -571,8 +572,8 @@ impl control::Host for Handle {
     }
 
     fn status_line(&self, key: &str) -> Option<String> {
-        let terminal = self.0.proxy.keys.terminal_of(key.as_bytes())?;
-        Some(report::status_line(&self.0, &terminal))
+        let asker = self.0.proxy.keys.asker(key.as_bytes())?;
+        Some(report::status_line(&self.0, &asker.terminal))
     }
 
     fn attach(&self, window: HostEnd) -> Pending<'_, ()> {

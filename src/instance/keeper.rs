@@ -147,7 +147,7 @@ fn start(
     let key = host
         .proxy
         .keys
-        .issue(&slot.name)
+        .issue(&slot.name, run.weight(slot.number))
         .map_err(|error| format!("the system gives no randomness: {error}"))?;
     let resume = slot.live.lock().session.clone();
     let spec = run.spec(host, slot, &key, resume)?;
@@ -276,6 +276,7 @@ impl Keeper<'_> {
             requests,
             in_flight: activity.in_flight(),
             waiting: activity.queued,
+            troubled: activity.trouble.is_some(),
             tools_called: activity.last == Some(Outcome::WantsTools),
             trust_prompt: self.run.is_client() && requests == 0 && self.asks_for_trust(),
             last_output: self.terminal.last_output(),

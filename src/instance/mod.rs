@@ -25,7 +25,9 @@ mod options;
 mod report;
 mod resume;
 mod run;
+mod sizes;
 mod slot;
+mod waiting;
 mod window;
 
 pub use background::{leave_session, let_go_of_stdout};

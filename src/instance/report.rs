@@ -8,7 +8,6 @@ use crate::clock;
 use crate::control::BudgetInfo;
 use crate::control::DayInfo;
 use crate::control::HealthReport;
-use crate::control::HostError;
 use crate::control::PoolInfo;
 use crate::control::RunInfo;
 use crate::control::TerminalInfo;
@@ -16,10 +15,10 @@ use crate::control::UpstreamInfo;
 use crate::control::UsageBy;
 use crate::control::UsageReport;
 use crate::control::UsageRow;
-use crate::control::WhyReport;
 use crate::instance::host::Instance;
 use crate::instance::run::Run;
 use crate::instance::slot::Slot;
+use crate::instance::waiting;
 use crate::limits::PoolView;
 use crate::limits::Snapshot;
 use crate::terminal::State;
@@ -30,6 +29,8 @@ use crate::upstream::Upstream;
 use crate::usage::By;
 use crate::usage::Ledger;
 use crate::usage::Total;
+use crate::usage::figures;
+use crate::usage::figures::Share;
 
 /// Name of the upstream that paths without a route go to.
 pub(crate) const DEFAULT_ROUTE: &str = "default";
@@ -51,18 +52,14 @@ pub(crate) fn run(host: &Instance, run: &Run) -> RunInfo {
         terminals: run
             .slots()
             .iter()
-            .map(|slot| terminal(host, slot))
+            .map(|slot| terminal(host, run, slot))
             .collect(),
     }
 }
 
-fn terminal(host: &Instance, slot: &Slot) -> TerminalInfo {
+fn terminal(host: &Instance, run: &Run, slot: &Slot) -> TerminalInfo {
     let activity = host.proxy.board.activity(&slot.name);
-    let wait = host
-        .proxy
-        .gate
-        .wait_of(&slot.name)
-        .map(|wait| wait.sentence());
+    let told = waiting::of(host, slot);
     let live = slot.live.lock();
     let exit = match live.state {
         State::Exited(exit) => Some(exit),
@@ -71,10 +68,12 @@ fn terminal(host: &Instance, slot: &Slot) -> TerminalInfo {
     let running = live.terminal.as_ref().filter(|_| exit.is_none());
     TerminalInfo {
         number: slot.number,
+        weight: run.weight(slot.number),
         title: live.title.clone(),
         state: live.state.name().to_owned(),
         words: live.state.to_string(),
-        wait,
+        wait: told.as_ref().map(|told| told.sentence.clone()),
+        waits: told.and_then(|told| told.wait).as_ref().map(waiting::info),
         session: live.session.clone(),
         pid: running.and_then(|terminal| u32::try_from(terminal.pid()).ok()),
         exit_code: exit.and_then(|exit| exit.code),
@@ -95,11 +94,7 @@ pub(crate) fn view(host: &Instance, run: &Run) -> ViewModel {
     let terminals = slots
         .iter()
         .map(|slot| {
-            let wait = host
-                .proxy
-                .gate
-                .wait_of(&slot.name)
-                .map(|wait| wait.sentence());
+            let told = waiting::of(host, slot);
             let live = slot.live.lock();
             notices.extend(
                 live.notices
@@ -111,7 +106,8 @@ pub(crate) fn view(host: &Instance, run: &Run) -> ViewModel {
                 id: slot.id,
                 title: live.title.clone(),
                 state: live.state,
-                wait,
+                wait: told.as_ref().map(|told| told.sentence.clone()),
+                clock: told.and_then(|told| told.clock),
             }
         })
         .collect();
@@ -123,7 +119,7 @@ pub(crate) fn view(host: &Instance, run: &Run) -> ViewModel {
         terminals,
         status: Status {
             queue: snapshot.queue.len(),
-            budget: tightest.map(|pool| (pool.binding.to_string(), small(pool.percent))),
+            budget: tightest.map(|pool| (pool.binding.to_string(), pool.percent)),
             tokens_today: snapshot.day.used,
             daily_cap: Some(snapshot.day.cap),
             notices,
@@ -135,24 +131,18 @@ fn tightest(snapshot: &Snapshot) -> Option<&PoolView> {
     snapshot.pools.iter().max_by_key(|pool| pool.percent)
 }
 
-fn small(percent: u64) -> u8 {
-    u8::try_from(percent).unwrap_or(u8::MAX)
-}
-
 /// What the user of this host should know, the weightiest first.
 fn warnings(host: &Instance) -> Vec<String> {
     let mut told = Vec::new();
     let day = host.proxy.gate.snapshot().day;
     if day.warned {
-        let percent = day
-            .used
-            .saturating_mul(100)
-            .checked_div(day.cap)
-            .unwrap_or(100);
-        told.push(format!(
-            "{percent} % of the day's tokens are used; the day ends {}",
-            day.resets_at.format("%H:%M UTC")
-        ));
+        let used = Share::of(day.used, day.cap);
+        let ends = day.resets_at.format("%H:%M UTC");
+        told.push(if used.is_full() {
+            format!("the day's tokens are used up; the day ends {ends}")
+        } else {
+            format!("{used} of the day's tokens are used; the day ends {ends}")
+        });
     }
     told.extend(host.notices.lock().iter().cloned());
     told.extend(host.hints.lock().iter().cloned());
@@ -163,31 +153,22 @@ fn warnings(host: &Instance) -> Vec<String> {
 pub(crate) fn status_line(host: &Instance, terminal: &str) -> String {
     let snapshot = host.proxy.gate.snapshot();
     let mut parts = vec![format!("kimiq {terminal}")];
-    if let Some(wait) = host.proxy.gate.wait_of(terminal) {
-        parts.push(wait.sentence());
+    let slot = host.find_slot(terminal).ok();
+    if let Some(told) = slot.and_then(|(_, slot)| waiting::of(host, &slot)) {
+        parts.push(told.sentence);
     } else if !snapshot.queue.is_empty() {
         parts.push(format!("queue {}", snapshot.queue.len()));
     }
     if let Some(pool) = tightest(&snapshot) {
-        parts.push(format!("{} {} %", pool.binding, pool.percent));
+        parts.push(format!("{} {}", pool.binding, pool.percent));
     }
     let day = &snapshot.day;
-    let percent = day
-        .used
-        .saturating_mul(100)
-        .checked_div(day.cap)
-        .unwrap_or(0);
-    parts.push(format!("today {} tokens ({percent} %)", short(day.used)));
+    parts.push(format!(
+        "today {} tokens ({})",
+        figures::short(day.used),
+        Share::of(day.used, day.cap)
+    ));
     parts.join(" · ")
-}
-
-/// 12345 becomes `12k`.
-fn short(tokens: u64) -> String {
-    match tokens {
-        0..10_000 => tokens.to_string(),
-        10_000..10_000_000 => format!("{}k", tokens / 1000),
-        _ => format!("{}M", tokens / 1_000_000),
-    }
 }
 
 /// Totals.
@@ -258,12 +239,7 @@ fn pools(snapshot: &Snapshot) -> Vec<PoolInfo> {
             name: name.to_owned(),
             used: used + held,
             limit,
-            percent: small(
-                (used + held)
-                    .saturating_mul(100)
-                    .checked_div(limit)
-                    .unwrap_or(100),
-            ),
+            percent: Share::of(used + held, limit),
         };
         let (used, held, limit) = (&pool.used, &pool.held, &pool.effective);
         PoolInfo {
@@ -293,7 +269,16 @@ pub(crate) async fn health(host: &Arc<Instance>, probe: bool) -> HealthReport {
         .map(|one| one.wait.waited_ms)
         .max()
         .unwrap_or(0);
-    let mut notices = warnings(host);
+    let troubles = waiting::troubles(host);
+    let collapsed: Vec<String> = snapshot
+        .pools
+        .iter()
+        .flat_map(PoolView::collapsed)
+        .collect();
+    let troubled = !troubles.is_empty() || !collapsed.is_empty();
+    let mut notices = troubles;
+    notices.extend(collapsed);
+    notices.extend(warnings(host));
     for slot in runs.iter().flat_map(|run| run.slots()) {
         let live = slot.live.lock();
         notices.extend(
@@ -307,7 +292,10 @@ pub(crate) async fn health(host: &Arc<Instance>, probe: bool) -> HealthReport {
         .flat_map(|run| run.slots())
         .any(|slot| slot.live.lock().state == State::Bypassing);
     HealthReport {
-        ok: !stopping && !bypassing && upstreams.iter().all(|upstream| upstream.reachable),
+        ok: !stopping
+            && !bypassing
+            && !troubled
+            && upstreams.iter().all(|upstream| upstream.reachable),
         state: if stopping { "stopping" } else { "running" }.to_owned(),
         host: host.name.clone(),
         pid: std::process::id(),
@@ -366,76 +354,5 @@ async fn reach_one(upstream: &Upstream) -> UpstreamInfo {
         url: upstream.base(),
         reachable: error.is_none(),
         error,
-    }
-}
-
-/// Why a terminal waits, or all that wait.
-pub(crate) fn why(host: &Instance, terminal: Option<&str>) -> Result<Vec<WhyReport>, HostError> {
-    if let Some(given) = terminal {
-        let (_, slot) = host.find_slot(given)?;
-        let state = slot.live.lock().state;
-        let wait = host.proxy.gate.wait_of(&slot.name);
-        let why = match &wait {
-            Some(wait) => wait.sentence(),
-            None => idle_reason(host, &slot, state),
-        };
-        return Ok(vec![WhyReport {
-            terminal: Some(slot.name.to_string()),
-            state: state.name().to_owned(),
-            why,
-            eta: wait.map(|wait| seconds(wait.eta_ms)),
-        }]);
-    }
-    let reports = host
-        .proxy
-        .gate
-        .snapshot()
-        .queue
-        .into_iter()
-        .map(|one| WhyReport {
-            why: one.wait.sentence(),
-            eta: Some(seconds(one.wait.eta_ms)),
-            state: State::Waiting.name().to_owned(),
-            terminal: one.terminal.contains(':').then_some(one.terminal),
-        });
-    Ok(reports.collect())
-}
-
-fn seconds(milliseconds: u64) -> f64 {
-    Duration::from_millis(milliseconds).as_secs_f64()
-}
-
-fn idle_reason(host: &Instance, slot: &Slot, state: State) -> String {
-    let activity = host.proxy.board.activity(&slot.name);
-    if activity.backing_off > 0 {
-        return "the upstream refused its request; the next try is due".to_owned();
-    }
-    if activity.streaming > 0 {
-        return "does not wait: its answer flows".to_owned();
-    }
-    if activity.sent > 0 {
-        return "waits for the upstream's first words; no budget holds it".to_owned();
-    }
-    match state {
-        State::NeedsTrust | State::NeedsApproval | State::Asks => format!("waits for you: {state}"),
-        State::Exited(_) => format!("does not wait: {state}"),
-        _ => format!("nothing of it waits here: {state}"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn big_numbers_are_short() {
-        for (tokens, expected) in [
-            (0, "0"),
-            (9_999, "9999"),
-            (12_345, "12k"),
-            (20_000_000, "20M"),
-        ] {
-            assert_eq!(short(tokens), expected);
-        }
     }
 }

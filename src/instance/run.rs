@@ -25,6 +25,7 @@ use crate::instance::client::Prepared;
 use crate::instance::host::Instance;
 use crate::instance::keeper;
 use crate::instance::report;
+use crate::instance::sizes::Sizes;
 use crate::instance::slot::Order;
 use crate::instance::slot::Slot;
 use crate::terminal::Ending;
@@ -51,20 +52,15 @@ pub(crate) struct Run {
     next_number: AtomicU64,
     /// Windows that show it.
     pub(crate) attached: AtomicUsize,
-    /// What the terminals are told about size and abilities of the user's terminal.
-    look: Mutex<Look>,
+    sizes: Mutex<Sizes>,
+    /// What the terminals are told about the abilities of the user's terminal.
+    outer: Mutex<Outer>,
     /// Texts that programs put on the user's clipboard.
     copies: broadcast::Sender<(Id, String)>,
     /// Sees a new number whenever something about the run changed.
     changes: watch::Sender<u64>,
     /// How to resume, once the run has ended.
     ended: watch::Sender<Option<Vec<Resume>>>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Look {
-    size: Size,
-    outer: Outer,
 }
 
 impl Run {
@@ -90,10 +86,8 @@ impl Run {
             closing: AtomicBool::new(false),
             next_number: AtomicU64::new(1),
             attached: AtomicUsize::new(0),
-            look: Mutex::new(Look {
-                size,
-                outer: Outer::default(),
-            }),
+            sizes: Mutex::new(Sizes::new(size)),
+            outer: Mutex::default(),
             copies: broadcast::Sender::new(16),
             changes: watch::Sender::new(0),
             ended: watch::Sender::new(None),
@@ -280,6 +274,12 @@ impl Run {
         self.changes.subscribe()
     }
 
+    /// The share of a terminal in the budgets, in relation to others.
+    pub(crate) fn weight(&self, number: u16) -> u32 {
+        let own = self.ask.weights.get(&number).copied();
+        own.unwrap_or(self.ask.weight).max(1)
+    }
+
     pub(crate) fn is_client(&self) -> bool {
         self.prepared.is_some()
     }
@@ -302,24 +302,29 @@ impl Run {
         }
     }
 
-    /// Gives all terminals the size of the window that was used last.
-    pub(crate) fn resize(&self, size: Size) {
-        let changed = {
-            let mut look = self.look.lock();
-            let changed = look.size != size;
-            look.size = size;
-            changed
-        };
-        if changed {
-            for terminal in self.slots().iter().filter_map(|slot| slot.terminal()) {
-                terminal.resize(size);
-            }
+    /// A window shows a terminal; see [`Sizes::shows`].
+    pub(crate) fn shows(&self, window: Id, size: Size, front: Option<Id>, used: bool) {
+        if self.sizes.lock().shows(window, size, front, used) {
+            self.resize();
+        }
+    }
+
+    /// A window is gone.
+    pub(crate) fn leaves(&self, window: Id) {
+        self.sizes.lock().leaves(window);
+        self.resize();
+    }
+
+    fn resize(&self) {
+        let sizes = self.sizes.lock().clone();
+        for terminal in self.slots().iter().filter_map(|slot| slot.terminal()) {
+            terminal.resize(sizes.of(terminal.id()));
         }
     }
 
     /// Tells all terminals what the user's terminal can do.
     pub(crate) fn learn(&self, outer: Outer) {
-        self.look.lock().outer = outer;
+        *self.outer.lock() = outer;
         for terminal in self.slots().iter().filter_map(|slot| slot.terminal()) {
             self.dress(&terminal);
         }
@@ -327,7 +332,7 @@ impl Run {
 
     /// Tells a terminal what the user's terminal can do.
     pub(crate) fn dress(&self, terminal: &Terminal) {
-        let outer = self.look.lock().outer;
+        let outer = *self.outer.lock();
         let report = {
             let mut screen = terminal.screen();
             screen.set_kitty(outer.kitty);
@@ -391,7 +396,7 @@ impl Run {
             ("KIMIQ_KEY", key.to_owned()),
         ];
         env.extend(ours.map(|(name, value)| (name.into(), value.into())));
-        let size = self.look.lock().size;
+        let size = self.sizes.lock().of(slot.id);
         Ok(Spec {
             id: slot.id,
             program,

@@ -2,7 +2,7 @@
 //!
 //! Painting is paced: at once if the last picture is older than a frame, else at the frame's mark. It waits, too, for
 //! room in the outgoing channel, so that a window which does not read gets the newest picture when it reads again, and
-//! holds up nobody. The terminals have the size of the window that was used last.
+//! holds up nobody.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -54,7 +54,10 @@ pub(crate) async fn show(host: &Arc<Instance>, end: HostEnd) -> Result<(), HostE
     } = &end.hello;
     tracing::info!(run = %run.name, %term, %colorterm, "a window came");
     let last = end.hello.last;
-    Window::new(host, &run, end).show().await;
+    let window = Window::new(host, &run, end);
+    let id = window.id;
+    window.show().await;
+    run.leaves(id);
     tracing::info!(run = %run.name, "a window went");
     if run.attached.fetch_sub(1, Ordering::AcqRel) == 1 {
         // Nobody looks any more; a client then calls for its user.
@@ -72,6 +75,7 @@ pub(crate) async fn show(host: &Arc<Instance>, end: HostEnd) -> Result<(), HostE
 }
 
 struct Window<'a> {
+    id: Id,
     host: &'a Arc<Instance>,
     run: &'a Arc<Run>,
     end: HostEnd,
@@ -96,8 +100,10 @@ enum Step {
 impl<'a> Window<'a> {
     fn new(host: &'a Arc<Instance>, run: &'a Arc<Run>, end: HostEnd) -> Self {
         let (columns, rows) = end.hello.size;
-        let session = Session::new(Size { columns, rows }.clamped(), host.prefix);
+        let mut session = Session::new(Size { columns, rows }.clamped(), host.prefix);
+        session.set_plain(end.hello.no_color);
         Self {
+            id: host.next_id(),
             host,
             run,
             end,
@@ -115,7 +121,7 @@ impl<'a> Window<'a> {
         let mut traffic = self.host.proxy.board.changes();
         let mut budgets = self.host.proxy.gate.changes();
         let mut ended = self.run.ended();
-        self.run.resize(self.session.terminal_size());
+        self.shows(true);
         let mut copies = self.run.copies();
         self.ahead = self.session.enter();
         let down = self.end.down.clone();
@@ -160,6 +166,12 @@ impl<'a> Window<'a> {
         self.end.down.send(Down::Bye(bye)).await.unwrap_or_default();
     }
 
+    /// Tells the run what is in front here, and in which size.
+    fn shows(&self, used: bool) {
+        let (size, front) = (self.session.terminal_size(), self.session.focused());
+        self.run.shows(self.id, size, front, used);
+    }
+
     fn stale(&mut self) -> Step {
         self.dirty = true;
         Step::On
@@ -168,13 +180,13 @@ impl<'a> Window<'a> {
     fn hear(&mut self, up: Up) -> Step {
         match up {
             Up::Input(bytes) => {
-                self.run.resize(self.session.terminal_size());
                 let actions = self.session.input(&bytes, Instant::now());
+                self.shows(true);
                 self.act(actions)
             }
             Up::Resize(columns, rows) => {
                 self.session.resize(Size { columns, rows }.clamped());
-                self.run.resize(self.session.terminal_size());
+                self.shows(true);
                 self.stale()
             }
             Up::Afresh => {
@@ -241,6 +253,7 @@ impl<'a> Window<'a> {
         let view = report::view(self.host, self.run);
         self.waiting = view.terminals.iter().any(|tab| tab.wait.is_some());
         let actions = self.session.update(&view);
+        self.shows(false);
         self.act(actions);
         let front = self
             .session

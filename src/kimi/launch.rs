@@ -42,12 +42,8 @@ pub struct Options {
     pub cwd: PathBuf,
     /// Session to resume; the client wants the same working folder.
     pub resume: Option<String>,
-    /// Model alias, in place of the default one.
-    pub model: Option<String>,
     /// Steps per turn; for kimi-cli it belongs into the generated file.
     pub max_steps: Option<u32>,
-    /// Output tokens per request that Kimi Code asks for; it asks for the whole context window otherwise.
-    pub max_output_tokens: Option<u32>,
     /// No update check and no telemetry of the client.
     pub quiet_client: bool,
     /// More arguments of the user's.
@@ -72,12 +68,6 @@ pub fn kimi_code(client: &Client, home: &Path, options: &Options, env: &Environm
     set("PI_IMAGE_PROTOCOL", "none".into());
     if let Some(steps) = options.max_steps {
         set("KIMI_LOOP_MAX_STEPS_PER_TURN", steps.to_string().into());
-    }
-    if let Some(tokens) = options.max_output_tokens {
-        set(
-            "KIMI_MODEL_MAX_COMPLETION_TOKENS",
-            tokens.to_string().into(),
-        );
     }
     if options.quiet_client {
         set("KIMI_CODE_NO_AUTO_UPDATE", "1".into());
@@ -137,10 +127,8 @@ const LOOPBACK: [&str; 3] = ["127.0.0.1", "localhost", "::1"];
 fn shared(client: &Client, options: &Options, env: &Environment) -> LaunchSpec {
     let mut args: Vec<OsString> = client.args.iter().map(OsString::from).collect();
     args.extend(options.args.iter().cloned());
-    for (flag, value) in [("-m", &options.model), ("-S", &options.resume)] {
-        if let Some(value) = value {
-            args.extend([flag.into(), value.into()]);
-        }
+    if let Some(session) = &options.resume {
+        args.extend(["-S".into(), session.into()]);
     }
     let mut env_remove: Vec<OsString> = FOREIGN
         .iter()
@@ -259,7 +247,6 @@ mod tests {
             terminal: "3".to_owned(),
             key: "SECRET".to_owned(),
             resume: Some("session_x".to_owned()),
-            model: Some("m".to_owned()),
             max_steps: Some(9),
             args: vec!["--yolo".into()],
             ..Options::default()
@@ -277,10 +264,7 @@ mod tests {
             ("LANG", "de_DE.UTF-8"),
         ]);
         let spec = kimi_code(&client(), Path::new("/overlay"), &options, &users);
-        assert_eq!(
-            spec.args,
-            ["--first", "--yolo", "-m", "m", "-S", "session_x"]
-        );
+        assert_eq!(spec.args, ["--first", "--yolo", "-S", "session_x"]);
         assert!(!spec.args.iter().any(|arg| arg == "SECRET"));
         for (name, expected) in [
             ("KIMI_CODE_HOME", Some("/overlay")),

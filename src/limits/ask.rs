@@ -7,6 +7,8 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+use crate::limits::snapshot::Wait;
+
 /// What a request is for; it orders the requests of one terminal among each other.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
@@ -124,10 +126,8 @@ pub struct Refusal {
 pub enum RefusalKind {
     /// The wait would be, or was, longer than the request's patience.
     Queue {
-        /// How long it would still have to wait.
-        eta: Duration,
-        /// What it waits for.
-        budget: Budget,
+        /// What it waits for and how long it would still have to.
+        wait: Wait,
     },
     /// The day's cap is reached.
     Daily {
@@ -152,10 +152,9 @@ impl Refusal {
     /// One line for the user.
     pub fn message(&self) -> String {
         match &self.kind {
-            RefusalKind::Queue { budget, .. } => format!(
-                "kimiq: waiting for {budget}; free in about {} s",
-                self.retry_after
-            ),
+            RefusalKind::Queue { wait } => {
+                format!("kimiq: no room yet; the request {}", wait.sentence())
+            }
             RefusalKind::Daily { resets_at } => format!(
                 "kimiq: daily_token_limit reached; resets at {}",
                 resets_at.format("%Y-%m-%d %H:%M UTC")

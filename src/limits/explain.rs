@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use crate::limits::ask::Budget;
+use crate::limits::foreign::Foreign;
 use crate::limits::foresee::Foretold;
 use crate::limits::limiter::{Id, Limiter, Moment};
 use crate::limits::options::Options;
@@ -18,6 +19,10 @@ use crate::limits::room::Room;
 use crate::limits::snapshot::{Bound, Ladder, PoolView, QueueView, RequestsView, Snapshot, Wait};
 use crate::limits::window::Outlook;
 use crate::usage::Dimensions;
+use crate::usage::figures::Share;
+
+/// Terminals that are named of those which go before a request.
+const NAMED: usize = 3;
 
 /// Every budget's future, for growing demands.
 struct Future<'a> {
@@ -113,6 +118,7 @@ impl Pool {
         let mut future = Future::new(self, now);
         let room = Room::new(self, now);
         let mut before = [0; 3];
+        let mut behind: Vec<String> = Vec::new();
         let all = self.queue.all().into_iter().enumerate();
         all.map(|(ahead, (_, spot, waiting))| {
             let turns = u32::try_from(ahead).unwrap_or(u32::MAX);
@@ -130,19 +136,26 @@ impl Pool {
             {
                 wait = (block.until.unwrap_or(at), block.budget, block.missing);
             }
-            if let Some(at) = foretold.of(spot.place.1).filter(|&at| at > now) {
-                wait.0 = at;
-            }
+            let told = foretold.of(spot.place.1).filter(|&at| at > now);
+            wait.0 = told.unwrap_or(wait.0);
             if self.brake.until() > wait.0 {
                 wait = (self.brake.until(), Budget::Pause, 0);
+            } else if self.brake.waits_for_scout() {
+                wait = (told.unwrap_or(now), Budget::Pause, 0);
             }
             (0..3).for_each(|d| before[d] += waiting.expected[d]);
+            let ours = behind.clone();
+            if behind.len() < NAMED && !behind.iter().any(|name| **name == *waiting.terminal) {
+                behind.push(waiting.terminal.to_string());
+            }
             let wait = Wait {
                 place: ahead + 1,
                 budget: wait.1,
                 missing: wait.2,
                 eta_ms: millis(wait.0.saturating_sub(now)),
                 waited_ms: millis(now.saturating_sub(waiting.arrived)),
+                behind: ours,
+                running: self.in_flight,
             };
             (spot, waiting, wait)
         })
@@ -174,12 +187,14 @@ impl Pool {
             used: Dimensions::from_array(std::array::from_fn(|d| taken[d] - self.held(d))),
             held: Dimensions::from_array(std::array::from_fn(|d| self.held(d))),
             binding: TOKEN_BUDGETS[binding],
-            percent: percents[binding],
+            percent: Share::of(taken[binding], caps[binding]),
             in_flight: self.in_flight,
             waiting: self.queue.len(),
             paused_ms: millis(self.brake.until().saturating_sub(now)),
             scouting: self.brake.waits_for_scout(),
-            foreign: Dimensions::from_array(self.others),
+            foreign: Dimensions::from_array(std::array::from_fn(|d| {
+                Foreign::told(self.others[d], limits[d])
+            })),
             paced: self.is_paced(),
             cautious_ms: millis(self.caution.until().saturating_sub(now)),
             bound: waits

@@ -96,7 +96,7 @@ impl Flight {
     pub(crate) fn charge(&self, pool: &mut Pool, spent: [u64; 3], now: Duration) {
         for (d, amount) in spent.into_iter().enumerate().take(2) {
             match self.prompt[d] {
-                Some(seq) => pool.logs[d].correct(seq, amount),
+                Some(seq) => pool.correct(d, seq, amount),
                 None if amount > 0 => {
                     pool.logs[d].push(now, amount);
                 }

@@ -151,12 +151,13 @@ impl Gate {
             .act(|limiter, now| limiter.observe(&pool, &observation, now));
     }
 
-    /// The upstream answered 429 for this pool: the pool rests, and its ratio may fall. Not for 503 and 529, which
-    /// say nothing about our budgets.
-    pub fn throttled(&self, pool: &str, retry_after: Option<Duration>) {
+    /// The upstream answered 429 for this pool, to the request of this permit: the pool rests, and its ratio may fall.
+    /// Call it after the answer's headers were observed. Not for 503 and 529, which say nothing about our budgets.
+    pub fn throttled(&self, pool: &str, refused: Option<&Permit>, retry_after: Option<Duration>) {
         let pool = Arc::from(pool);
+        let id = refused.map(|permit| permit.id);
         self.shared.act_with_chance(|limiter, now, jitter| {
-            limiter.throttled(&pool, retry_after, jitter, now);
+            limiter.throttled(&pool, id, retry_after, jitter, now);
         });
     }
 
@@ -329,7 +330,6 @@ impl Shared {
             shared: Arc::clone(self),
             id,
             ticket,
-            waited: now.at.saturating_sub(ticket.arrived),
             ended: false,
             uncharged: 0,
             charged_at: now.at,
@@ -391,7 +391,6 @@ pub struct Permit {
     shared: Arc<Shared>,
     id: Id,
     ticket: Ticket,
-    waited: Duration,
     ended: bool,
     uncharged: u64,
     charged_at: Duration,
@@ -469,11 +468,6 @@ impl Permit {
     pub fn spent(&self) -> Tokens {
         let (id, uncharged) = (self.id, self.uncharged);
         self.shared.look(|limiter, _| limiter.spent(id, uncharged))
-    }
-
-    /// From the first arrival to the admission.
-    pub fn waited(&self) -> Duration {
-        self.waited
     }
 
     fn end(mut self, ending: Ending) -> Tokens {

@@ -63,20 +63,29 @@ impl Learned {
         value.saturating_mul(if self.per_second == Some(true) { 60 } else { 1 })
     }
 
-    /// A refusal came that our own use does not explain. A limit that was read as sixty times its number is the likelier
-    /// reason than any other: from now on the numbers are taken as they stand.
-    pub(crate) fn doubt(&mut self) {
-        if self.per_second == Some(true) {
-            tracing::warn!(
-                "the upstream refuses: limit headers are read as tokens per minute from now on"
-            );
-            *self = Self {
-                per_second: Some(false),
-                minute_proven: true,
-                limits: self.limits.map(|limit| limit.map(|limit| limit / 60)),
-                ..Self::default()
-            };
+    /// A refusal came that our own use does not explain, to a request of this need. A limit that was read as sixty times its
+    /// number is the likelier reason than any other, where less than that number was spent and this request would have
+    /// passed it: from now on the numbers are taken as they stand. Returns whether they are.
+    pub(crate) fn doubt(&mut self, spent: [u64; 3], need: [u64; 3]) -> bool {
+        let numbers = self.limits.map(|limit| limit.map(|limit| limit / 60));
+        let any = |test: &dyn Fn(usize, u64) -> bool| {
+            (0..3).any(|d| numbers[d].is_some_and(|number| test(d, number)))
+        };
+        let small =
+            any(&|d, number| spent[d] + need[d] >= number) && !any(&|d, number| spent[d] > number);
+        if self.per_second != Some(true) || !small {
+            return false;
         }
+        tracing::warn!(
+            "the upstream refuses: limit headers are read as tokens per minute from now on"
+        );
+        *self = Self {
+            per_second: Some(false),
+            minute_proven: true,
+            limits: numbers,
+            ..Self::default()
+        };
+        true
     }
 
     /// Learns from one answer, given what was spent in the last window. The first one is believed, because what holds
@@ -276,7 +285,10 @@ mod tests {
         let small = seen([Some(40_000), Some(25_000), Some(500)]);
         learned.observe(&small, HeaderUnit::Auto, [0; 3], WINDOW, WINDOW);
         assert_eq!(learned.limits()[0], Some(2_400_000));
-        learned.doubt();
+        // More than those numbers was spent, or nothing that came near them.
+        assert!(!learned.doubt([41_000, 0, 0], [1000, 0, 0]));
+        assert!(!learned.doubt([0; 3], [30_000, 2000, 0]));
+        assert!(learned.doubt([20_000, 10_000, 0], [21_000, 2000, 0]));
         assert_eq!(learned.limits(), [Some(40_000), Some(25_000), Some(500)]);
         learned.observe(&small, HeaderUnit::Auto, [0; 3], WINDOW, WINDOW * 2);
         assert_eq!(learned.limits()[0], Some(40_000));

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, NaiveDate, Utc};
 
+use crate::limits::answers::Refused;
 use crate::limits::ask::{Ask, Budget, Refusal, RefusalKind, Ticket};
 use crate::limits::daily::Daily;
 use crate::limits::flight::Flight;
@@ -226,7 +227,7 @@ impl Limiter {
         if full {
             self.refuse(id, RefusalKind::Full, eta);
         } else if late {
-            self.refuse_late(id, &wait);
+            self.refuse_late(id, wait);
         }
         full || late
     }
@@ -261,6 +262,7 @@ impl Limiter {
             pool.held[d] -= amount;
             flight.prompt[d] = Some(pool.spend(d, amount, now.at));
         }
+        pool.is_sent([flight.estimate[0], flight.estimate[1]], now.at);
         pool.aging.push_back((now.at + pool.span, id));
         pool.quiet = Quiet::Unknown;
     }
@@ -336,6 +338,9 @@ impl Limiter {
         pool.queue.settle(flight.spot, served - flight.cost);
         if let Ending::Settled(tokens) = ending {
             pool.outputs.learn(flight.class, tokens.generated);
+            for (d, bias) in pool.bias.iter_mut().enumerate() {
+                bias.learn(flight.estimate[d], costs[d]);
+            }
             if let Some(speed) = flight.speed(tokens.generated, now.at) {
                 pool.clock(speed);
             }
@@ -380,28 +385,25 @@ impl Limiter {
         self.step(now);
     }
 
-    /// The upstream answered 429. The pool rests; a 429 that our own account cannot explain also lowers the ratio and
-    /// bounds bursts, unless it came from a replica whose headers the others contradict. `jitter_ppm` lengthens the rest
-    /// by that share.
+    /// The upstream answered 429, to this request if it is known which. The pool rests; what the answer's headers, observed
+    /// just before, and our own account do not explain also lowers the ratio or bounds bursts, unless it came from a
+    /// replica whose headers the others contradict. `jitter_ppm` lengthens the rest by that share.
     pub fn throttled(
         &mut self,
         pool: &Arc<str>,
+        refused: Option<Id>,
         retry_after: Option<Duration>,
         jitter_ppm: u32,
         now: Moment,
     ) {
         self.ready(pool, now);
-        // What was refused may have missed the prompt cache; it is among those without an answer.
-        let unanswered = self
-            .flights
-            .values()
-            .filter(|flight| flight.pool == *pool && flight.streamed == 0);
-        let hoped = unanswered
-            .map(|flight| flight.cached)
-            .max()
-            .unwrap_or_default();
+        let refused = refused.and_then(|id| self.flights.get(&id));
+        let refused = refused.map_or_else(Refused::default, |flight| Refused {
+            need: flight.estimate,
+            cached: flight.cached,
+        });
         if let Some(pool) = self.pools.get_mut(pool) {
-            pool.throttled(retry_after, jitter_ppm, hoped, &self.options, now.at);
+            pool.throttled(retry_after, jitter_ppm, &refused, &self.options, now.at);
             pool.quiet = Quiet::Unknown;
         }
         self.step(now);
@@ -607,6 +609,7 @@ impl Limiter {
             chunks: Vec::new(),
         };
         self.flights.insert(id, flight);
+        pool.refresh(&self.options, now.at);
         self.decisions.push(Decision::Admit(id));
     }
 
@@ -619,7 +622,7 @@ impl Limiter {
             let wait = self.why(id, now);
             self.dequeue(id);
             if let Some(wait) = wait {
-                self.refuse_late(id, &wait);
+                self.refuse_late(id, wait);
             }
             any = true;
         }
@@ -635,10 +638,9 @@ impl Limiter {
         Some(waiting)
     }
 
-    fn refuse_late(&mut self, id: Id, wait: &Wait) {
+    fn refuse_late(&mut self, id: Id, wait: Wait) {
         let eta = Duration::from_millis(wait.eta_ms);
-        let budget = wait.budget;
-        self.refuse(id, RefusalKind::Queue { eta, budget }, eta);
+        self.refuse(id, RefusalKind::Queue { wait }, eta);
     }
 
     fn refuse_daily(&mut self, id: Id, now: Moment) {

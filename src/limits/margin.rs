@@ -10,8 +10,13 @@ use crate::limits::options::{PPM, Ratio};
 /// Range of the automatic ratio.
 const LEAST: u64 = 500_000;
 const MOST: u64 = 990_000;
+/// What is left after a 429 that nothing explains, and after one that the upstream's count explains.
+pub(crate) const UNEXPLAINED: u64 = 970_000;
+pub(crate) const COUNTED: u64 = 990_000;
 /// What a clean, busy window adds.
 const STEP: u64 = 10_000;
+/// The same from where a 429 came before.
+const CAREFUL_STEP: u64 = 1_000;
 /// Use of a budget from which a window counts as busy, percent.
 pub(crate) const BUSY_PERCENT: u64 = 60;
 
@@ -22,6 +27,8 @@ pub(crate) struct Margin {
     fixed: bool,
     window: Duration,
     last_cut: Option<Duration>,
+    /// Up to here no 429 came.
+    proven: u64,
     since: Duration,
     busy: bool,
     clean: bool,
@@ -38,6 +45,7 @@ impl Margin {
             fixed,
             window,
             last_cut: None,
+            proven: MOST,
             since: now,
             busy: false,
             clean: true,
@@ -92,18 +100,23 @@ impl Margin {
             return;
         }
         if self.busy && self.clean && !self.fixed {
-            self.ppm = (self.ppm + STEP).min(MOST).max(self.ppm);
+            let raised = if self.ppm < self.proven {
+                (self.ppm + STEP).min(self.proven)
+            } else {
+                self.ppm + CAREFUL_STEP
+            };
+            self.ppm = raised.min(MOST).max(self.ppm);
         }
         self.since = now;
         self.busy = false;
         self.clean = true;
     }
 
-    /// A 429 came. `unexplained`: our own account had room.
-    pub(crate) fn refused(&mut self, unexplained: bool, now: Duration) {
+    /// A 429 came. This share is left of the ratio, if any is taken.
+    pub(crate) fn refused(&mut self, left: Option<u64>, now: Duration) {
         self.clean = false;
-        if unexplained {
-            self.cut(850_000, now);
+        if let Some(left) = left {
+            self.cut(left, now);
         }
     }
 
@@ -119,6 +132,7 @@ impl Margin {
         }
         self.last_cut = Some(now);
         self.ppm = (self.ppm * factor / PPM).max(LEAST);
+        self.proven = self.ppm;
     }
 }
 
@@ -195,28 +209,58 @@ impl Brake {
 /// Windows for which an unexplained 429 makes cautious.
 const CAUTIOUS_WINDOWS: u32 = 30;
 
+/// What may be spent in a sixth of a window at first, and at the least: more than the even share.
+const START_PERCENT: u64 = 40;
+const BURST_PERCENT: u64 = 25;
+const LEAST_PERCENT: u64 = 21;
+
 /// After 429s that our own account cannot explain: bursts inside the minute are bounded, and so is the ramp.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Caution {
     until: Duration,
     last: Option<Duration>,
-    level: u32,
+    /// Most of a limit that may be spent in a sixth of the window, percent.
+    percent: u64,
 }
 
 impl Caution {
-    /// An unexplained 429 came. Those of one burst count once.
-    pub(crate) fn raise(&mut self, now: Duration, window: Duration) {
+    /// So much came in a sixth of a window that this alone may be why.
+    pub(crate) fn is_burst(recent: u64, limit: u64) -> bool {
+        recent > limit / 100 * LEAST_PERCENT
+    }
+
+    /// An unexplained 429 came. Those of one burst count once. `recent`: what came in the last sixth of the window, if that
+    /// is why.
+    pub(crate) fn raise(
+        &mut self,
+        recent: Option<&[u64; 3]>,
+        limits: &[u64; 3],
+        now: Duration,
+        window: Duration,
+    ) {
         if self.last.is_some_and(|at| now < at + window / 6) {
             return;
         }
-        self.level = if self.until > now { self.level + 1 } else { 1 };
+        if self.until <= now {
+            self.percent = START_PERCENT;
+        }
+        // The budget that was spent fastest is the likeliest.
+        self.percent = match recent {
+            Some(recent) => {
+                let share = |d: usize| recent[d] * 95 / limits[d].max(1);
+                let fastest = share(0).max(share(1)).max(share(2));
+                self.percent.min(BURST_PERCENT).min(fastest)
+            }
+            None => self.percent * 4 / 5,
+        };
+        self.percent = self.percent.max(LEAST_PERCENT);
         self.last = Some(now);
         self.until = now + window * CAUTIOUS_WINDOWS;
     }
 
     pub(crate) fn restore(&mut self, until: Duration) {
         self.until = until;
-        self.level = 1;
+        self.percent = START_PERCENT;
     }
 
     pub(crate) fn until(&self) -> Duration {
@@ -227,10 +271,9 @@ impl Caution {
         self.until > now
     }
 
-    /// Most of a limit that may be spent in a sixth of the window, percent: two fifths at first; one and a half times the
-    /// even share if that was not enough.
-    pub(crate) fn inner_percent(&self) -> u64 {
-        if self.level > 1 { 25 } else { 40 }
+    /// Most that may be spent in a sixth of the window.
+    pub(crate) fn inner(&self, caps: &[u64; 3]) -> [u64; 3] {
+        caps.map(|cap| (cap / 100 * self.percent).max(1))
     }
 }
 
@@ -250,15 +293,15 @@ mod tests {
     fn one_burst_of_429s_cuts_once() {
         let mut margin = margin();
         for second in 0..10 {
-            margin.refused(true, secs(100 + second));
+            margin.refused(Some(UNEXPLAINED), secs(100 + second));
         }
-        assert_eq!(margin.ppm(), 807_500);
-        margin.refused(true, secs(110));
-        assert_eq!(margin.ppm(), 686_375);
-        margin.refused(false, secs(200));
-        assert_eq!(margin.ppm(), 686_375);
-        for second in 0..20 {
-            margin.refused(true, secs(300 + second * 10));
+        assert_eq!(margin.ppm(), 921_500);
+        margin.refused(Some(COUNTED), secs(110));
+        assert_eq!(margin.ppm(), 912_285);
+        margin.refused(None, secs(200));
+        assert_eq!(margin.ppm(), 912_285);
+        for second in 0..40 {
+            margin.refused(Some(UNEXPLAINED), secs(300 + second * 10));
         }
         assert_eq!(margin.ppm(), 500_000);
     }
@@ -274,20 +317,29 @@ mod tests {
         margin.roll(secs(120));
         assert_eq!(margin.ppm(), 960_000);
         margin.mark_busy();
-        margin.refused(false, secs(130));
+        margin.refused(None, secs(130));
         margin.roll(secs(180));
         assert_eq!(margin.ppm(), 960_000, "not clean");
-        for minute in 4..14 {
-            margin.mark_busy();
-            margin.roll(secs(minute * 60));
-        }
+        let busy = |margin: &mut Margin, minutes: std::ops::Range<u64>| {
+            for minute in minutes {
+                margin.mark_busy();
+                margin.roll(secs(minute * 60));
+            }
+        };
+        busy(&mut margin, 4..14);
         assert_eq!(margin.ppm(), 990_000);
+        margin.refused(Some(COUNTED), secs(14 * 60));
+        margin.refused(Some(UNEXPLAINED), secs(15 * 60));
+        margin.restore(900_000);
+        busy(&mut margin, 17..25);
+        // Fast up to where it was quiet, carefully beyond.
+        assert_eq!(margin.ppm(), 950_697 + 1000);
     }
 
     #[test]
     fn a_fixed_ratio_stays() {
         let mut margin = Margin::new(Ratio::Fixed(800_000), secs(60), secs(0));
-        margin.refused(true, secs(1));
+        margin.refused(Some(UNEXPLAINED), secs(1));
         margin.mark_busy();
         margin.roll(secs(90));
         assert_eq!(margin.of(1000), 800);
@@ -313,17 +365,24 @@ mod tests {
     #[test]
     fn caution_grows_with_each_burst_and_ends() {
         let minute = secs(60);
+        let limits = [1_000_000; 3];
         let mut caution = Caution::default();
         assert!(!caution.is_on(secs(1)));
-        caution.raise(secs(100), minute);
-        caution.raise(secs(105), minute);
-        assert_eq!(caution.inner_percent(), 40);
-        caution.raise(secs(120), minute);
-        assert_eq!(caution.inner_percent(), 25);
-        assert!(caution.is_on(secs(120 + 29 * 60)));
-        assert!(!caution.is_on(secs(120 + 30 * 60)));
-        caution.raise(secs(3000), minute);
-        assert_eq!(caution.inner_percent(), 40);
+        caution.raise(None, &limits, secs(100), minute);
+        caution.raise(None, &limits, secs(105), minute);
+        assert_eq!(caution.inner(&limits)[0], 320_000);
+        caution.raise(Some(&[300_000, 0, 900]), &limits, secs(120), minute);
+        assert_eq!(caution.inner(&limits)[0], 250_000);
+        caution.raise(Some(&[250_000, 0, 900]), &limits, secs(140), minute);
+        assert_eq!(caution.inner(&limits)[0], 230_000);
+        caution.raise(Some(&[10_000, 0, 900]), &limits, secs(160), minute);
+        assert_eq!(caution.inner(&limits)[0], 210_000);
+        assert!(caution.is_on(secs(160 + 29 * 60)));
+        assert!(!caution.is_on(secs(160 + 30 * 60)));
+        caution.raise(None, &limits, secs(3000), minute);
+        assert_eq!(caution.inner(&limits)[0], 320_000);
+        assert!(Caution::is_burst(220_000, 1_000_000));
+        assert!(!Caution::is_burst(200_000, 1_000_000));
     }
 
     #[test]

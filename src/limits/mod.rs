@@ -21,7 +21,9 @@
 //! and returns decisions, [`Gate`] is the thin asynchronous handle around it. It does not estimate tokens; `usage`
 //! does.
 
+mod answers;
 mod ask;
+mod bias;
 mod charging;
 mod daily;
 mod explain;
@@ -45,6 +47,7 @@ mod saved;
 mod snapshot;
 mod tally;
 mod window;
+mod words;
 
 pub use ask::{Ask, Budget, Class, Refusal, RefusalKind, Ticket};
 pub use gate::{Departure, Gate, Permit};

@@ -6,12 +6,13 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::limits::ask::{Budget, Class};
+use crate::limits::bias::Bias;
 use crate::limits::charging::Charging;
 use crate::limits::foreign::Foreign;
 use crate::limits::habits::Habits;
 use crate::limits::learn::Learned;
 use crate::limits::margin::{BUSY_PERCENT, Brake, Caution, Margin};
-use crate::limits::options::{HeaderUnit, Options};
+use crate::limits::options::Options;
 use crate::limits::pace::Pace;
 use crate::limits::queue::{LATE_BONUS, Queue, Spot, WHOLE, Waiting};
 use crate::limits::requests::Requests;
@@ -20,7 +21,6 @@ use crate::limits::room::{Room, Scan};
 use crate::limits::rules::{self, Rules};
 use crate::limits::tally::{Use, Waits};
 use crate::limits::window::{Log, Seq};
-use crate::usage::Observation;
 
 /// The budgets of the three logs, in their order.
 pub(crate) const TOKEN_BUDGETS: [Budget; 3] = [Budget::Prompt, Budget::Uncached, Budget::Generated];
@@ -96,10 +96,15 @@ pub(crate) struct Pool {
     /// The upstream is known for token budgets, so the start limits hold until it tells others.
     pub(crate) budgeted: bool,
     pub(crate) learned: Learned,
-    charging: [Charging; 3],
-    foreign: [Foreign; 3],
-    /// Tokens of each budget that others on the account use.
+    pub(crate) charging: [Charging; 3],
+    pub(crate) foreign: [Foreign; 3],
+    /// Tokens of each budget that the upstream counts beyond our account.
     pub(crate) others: [u64; 3],
+    /// Of the prompt budgets, how far estimates are off, and what was sent that no answer told of yet: when, and estimates.
+    pub(crate) bias: [Bias; 2],
+    pub(crate) untold: VecDeque<(Duration, [u64; 2])>,
+    /// What the last answer told: when, and for each budget what was left.
+    pub(crate) told: Option<(Duration, [Option<u64>; 3])>,
     pub(crate) margin: Margin,
     pub(crate) brake: Brake,
     pub(crate) caution: Caution,
@@ -144,6 +149,9 @@ impl Pool {
             charging: Default::default(),
             foreign: Default::default(),
             others: [0; 3],
+            bias: Default::default(),
+            untold: VecDeque::new(),
+            told: None,
             margin: Margin::new(options.ratio, options.window, now),
             brake: Brake::default(),
             caution: Caution::default(),
@@ -196,8 +204,13 @@ impl Pool {
             log.expire_inner(now, self.inner_span);
         }
         self.margin.roll(now);
-        if self.used.roll(now, options.window) {
-            self.weigh_others(options, now);
+        self.used.roll(now, options.window);
+        while self
+            .untold
+            .front()
+            .is_some_and(|&(at, _)| at + self.span <= now)
+        {
+            self.untold.pop_front();
         }
         self.refresh(options, now);
         let (caps, rescue) = (self.caps.flow, self.rescue());
@@ -209,23 +222,28 @@ impl Pool {
         }
     }
 
-    fn refresh(&mut self, options: &Options, now: Duration) {
+    /// Finds what may be taken now.
+    pub(crate) fn refresh(&mut self, options: &Options, now: Duration) {
         let limits = self.limits(options);
+        self.others = self.uncounted(&limits, options.window, now);
         let cautious = self.caution.is_on(now);
         let ramp = if cautious { self.used.ramp() } else { [0; 3] };
-        let bound = |d: usize, cap: u64| {
+        let bound = |d: usize, cap: u64, doubt: u64| {
             // A tenth of it stays ours at the least: what is inferred of others may be wrong.
-            let own = cap.saturating_sub(self.others[d]).max(cap / 10).max(1);
+            let own = cap
+                .saturating_sub(self.others[d] + doubt)
+                .max(cap / 10)
+                .max(1);
             if cautious {
                 own.min(ramp[d].max(own / 2))
             } else {
                 own
             }
         };
-        let flow = std::array::from_fn(|d| bound(d, self.margin.of(limits[d])));
-        let end = std::array::from_fn(|d| bound(d, self.margin.of_truth(limits[d])));
-        let percent = self.caution.inner_percent();
-        let inner = cautious.then(|| flow.map(|cap: u64| (cap / 100 * percent).max(1)));
+        let doubt = self.doubt(options.window, now);
+        let flow = std::array::from_fn(|d| bound(d, self.margin.of(limits[d]), doubt[d]));
+        let end = std::array::from_fn(|d| bound(d, self.margin.of_truth(limits[d]), 0));
+        let inner = cautious.then(|| self.caution.inner(&flow));
         self.caps = Caps { flow, end, inner };
     }
 
@@ -419,81 +437,9 @@ impl Pool {
         left.is_some()
     }
 
-    /// Learns from the headers of an answer.
-    pub(crate) fn observe(&mut self, seen: &Observation, options: &Options, now: Duration) {
-        let spent = std::array::from_fn(|d| self.logs[d].sum());
-        self.learned
-            .observe(seen, options.header_unit, spent, options.window, now);
-        let limits = seen.limits.into_array();
-        let left = seen.remaining.into_array();
-        for d in 0..3 {
-            if let (Some(limit), Some(left)) = (limits[d], left[d]) {
-                let (limit, left) = (
-                    self.learned.per_window(limit),
-                    self.learned.per_window(left),
-                );
-                let own = self.fuller(d);
-                self.foreign[d].observe(limit, left, own, now);
-                let counted = limit.saturating_sub(left);
-                self.charging[d].observe(limit, counted, self.logs[d].sum(), self.ended[d].sum());
-            }
-        }
-        if seen.over_limit {
-            self.margin.over_limit(now);
-        }
-        self.weigh_others(options, now);
-        self.refresh(options, now);
-    }
-
-    fn weigh_others(&mut self, options: &Options, now: Duration) {
-        let limits = self.limits(options);
-        self.others =
-            std::array::from_fn(|d| self.foreign[d].tokens(limits[d], options.window, now));
-    }
-
-    /// The upstream answered 429, perhaps to a request of which the prompt cache was hoped to hold so much.
-    pub(crate) fn throttled(
-        &mut self,
-        retry_after: Option<Duration>,
-        jitter_ppm: u32,
-        hoped: u64,
-        options: &Options,
-        now: Duration,
-    ) {
-        if self.learned.stray() && retry_after.is_none() {
-            self.brake.stray(now);
-            return;
-        }
-        let unexplained = !self.is_overdrawn(hoped);
-        self.margin.refused(unexplained, now);
-        if !unexplained && !self.is_overdrawn(0) {
-            // Estimates were too hopeful: a little more room for them.
-            self.margin.over_limit(now);
-        }
-        self.brake.refused(retry_after, jitter_ppm, now);
-        if unexplained && !self.margin.is_fixed() {
-            self.caution.raise(now, options.window);
-            self.charging = Default::default();
-            if options.header_unit == HeaderUnit::Auto {
-                self.learned.doubt();
-            }
-        }
-        self.refresh(options, now);
-    }
-
     /// Some budget is used enough for a clean window to mean something.
     pub(crate) fn is_busy(&self) -> bool {
         (0..3).any(|d| self.taken(d) * 100 >= self.caps.flow[d] * BUSY_PERCENT)
-    }
-
-    /// Some budget is used beyond its cap, or would be without the prompt cache: a 429 is no surprise.
-    fn is_overdrawn(&self, hoped: u64) -> bool {
-        (0..3).any(|d| {
-            let hoped = if d == 1 { hoped } else { 0 };
-            self.logs[d].sum() + hoped > self.caps.flow[d]
-                || (self.binds_at_end(d)
-                    && self.ended[d].sum() + self.overdue[d] > self.caps.end[d])
-        })
     }
 
     /// Nothing is queued, in flight, or counted.

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::limits::ask::{Budget, Class};
 use crate::usage::Dimensions;
+use crate::usage::figures::Share;
 
 /// Everything at one instant.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,8 +41,8 @@ pub struct PoolView {
     pub held: Dimensions<u64>,
     /// The tightest budget.
     pub binding: Budget,
-    /// Use and holds of the tightest budget, percent of its effective limit.
-    pub percent: u64,
+    /// Use and holds of the tightest budget, of its effective limit.
+    pub percent: Share,
     /// Requests in flight.
     pub in_flight: usize,
     /// Requests waiting.
@@ -189,20 +190,12 @@ pub struct Wait {
     pub eta_ms: u64,
     /// How long it has waited.
     pub waited_ms: u64,
-}
-
-impl Wait {
-    /// One sentence: what it waits for, how much is missing, until when.
-    pub fn sentence(&self) -> String {
-        let seconds = self.eta_ms.div_ceil(1000);
-        match self.budget {
-            Budget::Pause => format!("waits for {}, about {seconds} s", self.budget),
-            budget => format!(
-                "waits for {} {budget}, place {}, about {seconds} s",
-                self.missing, self.place
-            ),
-        }
-    }
+    /// Terminals whose requests go before it, in their order; the first three.
+    #[serde(default)]
+    pub behind: Vec<String>,
+    /// Requests of the pool that run: their ends change what is foreseen.
+    #[serde(default)]
+    pub running: usize,
 }
 
 /// Requests per second.

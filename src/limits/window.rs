@@ -43,15 +43,33 @@ impl Log {
         self.first + self.entries.len() as u64 - 1
     }
 
-    /// Sets the amount of an entry that still counts; one that no longer does is left alone.
-    pub(crate) fn correct(&mut self, seq: Seq, amount: u64) {
-        if let Some(entry) = self.live(seq) {
-            let before = std::mem::replace(&mut entry.amount, amount);
-            self.sum = self.sum - before + amount;
-            if seq >= self.inner {
-                self.inner_sum = self.inner_sum - before + amount;
-            }
+    /// Sets the amount of an entry that still counts; one that no longer does is left alone. Returns its stamp and what it
+    /// was before.
+    pub(crate) fn correct(&mut self, seq: Seq, amount: u64) -> Option<(Duration, u64)> {
+        let entry = self.live(seq)?;
+        let before = std::mem::replace(&mut entry.amount, amount);
+        let at = entry.at;
+        self.sum = self.sum - before + amount;
+        if seq >= self.inner {
+            self.inner_sum = self.inner_sum - before + amount;
         }
+        Some((at, before))
+    }
+
+    /// What was spent so long ago.
+    pub(crate) fn older(&self, now: Duration, age: Duration) -> u64 {
+        let old = self
+            .entries
+            .iter()
+            .take_while(|entry| entry.at + age <= now);
+        old.map(|entry| entry.amount).sum()
+    }
+
+    /// What was spent less long ago.
+    pub(crate) fn younger(&self, now: Duration, age: Duration) -> u64 {
+        let new = self.entries.iter().rev();
+        let new = new.take_while(|entry| entry.at + age > now);
+        new.map(|entry| entry.amount).sum()
     }
 
     /// Takes up to `amount` back from a live entry; returns how much it took.
@@ -285,10 +303,10 @@ mod tests {
         let mut log = Log::default();
         let old = log.push(secs(1), 10);
         let new = log.push(secs(5), 10);
-        log.correct(new, 30);
+        assert_eq!(log.correct(new, 30), Some((secs(5), 10)));
         assert_eq!(log.sum(), 40);
         log.expire(secs(61), SPAN);
-        log.correct(old, 1000);
+        assert_eq!(log.correct(old, 1000), None);
         assert_eq!(log.sum(), 30);
         assert_eq!(log.take_back(new, 50), 30);
         assert_eq!(log.take_back(old, 50), 0);

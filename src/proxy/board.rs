@@ -5,11 +5,14 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
+use crate::proxy::trouble::{Failing, Trouble};
 use crate::usage::Tokens;
 
 /// Where an exchange stands.
@@ -43,7 +46,7 @@ pub enum Outcome {
 }
 
 /// What is known of one terminal.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Activity {
     /// Exchanges that wait for their budgets.
     pub queued: u32,
@@ -61,6 +64,8 @@ pub struct Activity {
     pub session: Option<String>,
     /// Tokens of all its exchanges.
     pub tokens: Tokens,
+    /// The upstream gave no answer to its last tries.
+    pub trouble: Option<Trouble>,
 }
 
 impl Activity {
@@ -110,6 +115,24 @@ impl Board {
         found
             .map(|activity| activity.lock().clone())
             .unwrap_or_default()
+    }
+
+    /// Terminals to whose last tries the upstream gave no answer.
+    pub fn troubled(&self) -> Vec<(Arc<str>, Activity)> {
+        let all: Vec<_> = {
+            let terminals = self.inner.terminals.lock();
+            let shared = terminals.iter();
+            shared
+                .map(|(name, one)| (name.clone(), one.clone()))
+                .collect()
+        };
+        let mut found: Vec<_> = all
+            .into_iter()
+            .map(|(name, activity)| (name, activity.lock().clone()))
+            .filter(|(_, activity)| activity.trouble.is_some())
+            .collect();
+        found.sort_by(|a, b| a.0.cmp(&b.0));
+        found
     }
 
     /// Sees a new number whenever any activity changed.
@@ -183,6 +206,34 @@ impl Entry {
         self.board.changed();
     }
 
+    /// A try ended without success: the upstream refused, or failed in a way that is told. The next one, if it is ours
+    /// to make, comes after `pause`.
+    pub(super) fn tried(&mut self, host: &str, failing: Option<Failing>, pause: Option<Duration>) {
+        let Some(failing) = failing else {
+            self.answered();
+            return;
+        };
+        {
+            let mut activity = self.activity.lock();
+            let before = activity.trouble.take();
+            activity.trouble = Some(Trouble {
+                host: host.into(),
+                failing,
+                tries: before.map_or(0, |before| before.tries).saturating_add(1),
+                next: pause.map(|pause| Instant::now() + pause),
+            });
+        }
+        self.board.changed();
+    }
+
+    /// The upstream answered, be it with a refusal.
+    pub(super) fn answered(&mut self) {
+        let before = self.activity.lock().trouble.take();
+        if before.is_some() {
+            self.board.changed();
+        }
+    }
+
     /// How it ended, so far, and what that cost more; without this it counts as cancelled.
     pub(super) fn end(&mut self, outcome: Outcome, tokens: Tokens) {
         let mut all = self
@@ -243,6 +294,18 @@ mod tests {
             (seen.tokens, seen.session.as_deref()),
             (tokens, Some("session_1"))
         );
+
+        let mut lost = board.enter(&terminal, None);
+        lost.tried("h:1", Some(Failing::Unreachable), Some(Duration::ZERO));
+        lost.tried("h:1", Some(Failing::Silent), None);
+        drop(lost);
+        let [(name, told)] = &board.troubled()[..] else {
+            panic!("{:?}", board.troubled());
+        };
+        let trouble = told.trouble.as_ref().unwrap();
+        assert_eq!((&**name, trouble.tries, trouble.next), ("run:1", 2, None));
+        board.enter(&terminal, None).answered();
+        assert_eq!(board.troubled(), []);
 
         let late = board.enter(&terminal, None);
         board.forget("run:1");

@@ -24,6 +24,7 @@ use crate::proxy::listener::Answer;
 use crate::proxy::meter::{Meter, Subject};
 use crate::proxy::stalls::Watched;
 use crate::proxy::stream::Relay;
+use crate::proxy::trouble::Failing;
 use crate::upstream::{
     Connection, Refusal, SendBody, SendError, Upstream, observe, request_headers, response_headers,
 };
@@ -49,6 +50,8 @@ const SLOWEST_REFUSAL: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct Call {
     pub(super) terminal: Arc<str>,
+    /// Its share of the budgets in relation to others.
+    pub(super) weight: u32,
     pub(super) upstream: Arc<Upstream>,
     /// Path and query below the upstream's base.
     pub(super) path: String,
@@ -119,6 +122,7 @@ pub(super) async fn exchange(
         let ask = Ask {
             pool: pool.clone(),
             terminal: call.terminal.clone(),
+            weight: call.weight,
             prompt: estimate.prompt,
             uncached: estimate.uncached,
             cached: estimate.cached,
@@ -129,7 +133,6 @@ pub(super) async fn exchange(
             budgeted: kind.has_token_budgets(),
             patience,
             again: place.take(),
-            ..Ask::default()
         };
         let departure = match proxy.gate.admit(ask).await {
             Ok(permit) => meter.admitted(permit),
@@ -143,8 +146,9 @@ pub(super) async fn exchange(
         {
             proxy.gate.observe(&pool, seen);
         }
-        let (next, taken, said) = match sent {
+        let (next, failing, taken, said) = match sent {
             Ok(answer) if answer.status().is_success() => {
+                meter.entry.answered();
                 meter.entry.phase(Phase::Streaming);
                 return Ok(relay(call.dialect, meter, watched, answer));
             }
@@ -152,13 +156,15 @@ pub(super) async fn exchange(
                 let (parts, text) = read_refusal(answer).await;
                 let refusal = Refusal::of(parts.status, &parts.headers, &text, (proxy.wall)());
                 if let Refusal::Throttled { after } = refusal {
-                    proxy.gate.throttled(&pool, after);
+                    proxy.gate.throttled(&pool, meter.permit(), after);
                     if estimate.cached > 0 {
                         proxy.estimator.refused(&pool);
                     }
                 }
+                let failing = Failing::by_refusal(refusal, parts.status);
                 let taken = refusal == Refusal::Failed;
-                (tries.after_refusal(refusal), taken, Ok((parts, text)))
+                let next = tries.after_refusal(refusal);
+                (next, failing, taken, Ok((parts, text)))
             }
             Err(error) => {
                 // A pooled connection that broke had most likely died before.
@@ -167,7 +173,8 @@ pub(super) async fn exchange(
                     SendError::Silent { .. } => true,
                     SendError::Address(_) | SendError::Connect { .. } => false,
                 };
-                (tries.after_error(&error), taken, Err(error))
+                let failing = Failing::by_error(&error);
+                (tries.after_error(&error), failing, taken, Err(error))
             }
         };
         // What the upstream refused at its door cost nothing there; what it took may have been counted.
@@ -184,6 +191,7 @@ pub(super) async fn exchange(
             }
             Next::Reconnect | Next::Requeue => Duration::ZERO,
             Next::Again(_) | Next::GiveUp => {
+                meter.entry.tried(call.upstream.host(), failing, None);
                 meter.entry.end(Outcome::Failed, Tokens::default());
                 return said.map_or_else(
                     |error| Err(unreachable_upstream(&error)),
@@ -191,6 +199,9 @@ pub(super) async fn exchange(
                 );
             }
         };
+        meter
+            .entry
+            .tried(call.upstream.host(), failing, Some(pause));
         meter.entry.phase(Phase::BackingOff);
         tokio::time::sleep(pause).await;
     }

@@ -16,18 +16,27 @@ pub struct Keys {
 
 struct Issued {
     key: String,
-    terminal: Arc<str>,
+    asker: Asker,
+}
+
+/// Who asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asker {
+    /// The terminal's name.
+    pub terminal: Arc<str>,
+    /// Its share of the budgets in relation to others; at least 1.
+    pub weight: u32,
 }
 
 impl std::fmt::Debug for Issued {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(formatter, "a key of {}", self.terminal)
+        write!(formatter, "a key of {}", self.asker.terminal)
     }
 }
 
 impl Keys {
-    /// Makes a key for a terminal. Fails only when the system gives no randomness.
-    pub fn issue(&self, terminal: &str) -> Result<String, getrandom::Error> {
+    /// Makes a key for a terminal with this weight. Fails only when the system gives no randomness.
+    pub fn issue(&self, terminal: &str, weight: u32) -> Result<String, getrandom::Error> {
         let mut bytes = [0; KEY_BYTES];
         getrandom::fill(&mut bytes)?;
         let key: String = bytes
@@ -37,23 +46,28 @@ impl Keys {
             .collect();
         self.issued.write().push(Issued {
             key: key.clone(),
-            terminal: terminal.into(),
+            asker: Asker {
+                terminal: terminal.into(),
+                weight: weight.max(1),
+            },
         });
         Ok(key)
     }
 
     /// Ends every key of a terminal.
     pub fn revoke(&self, terminal: &str) {
-        self.issued.write().retain(|it| &*it.terminal != terminal);
+        self.issued
+            .write()
+            .retain(|it| &*it.asker.terminal != terminal);
     }
 
-    /// The terminal behind a key. Every valid key is compared in constant time, so that an answer's delay tells
+    /// Who is behind a key. Every valid key is compared in constant time, so that an answer's delay tells
     /// nothing about any of them.
-    pub fn terminal_of(&self, key: &[u8]) -> Option<Arc<str>> {
+    pub fn asker(&self, key: &[u8]) -> Option<Asker> {
         let mut found = None;
         for issued in self.issued.read().iter() {
             if bool::from(issued.key.as_bytes().ct_eq(key)) {
-                found = Some(issued.terminal.clone());
+                found = Some(issued.asker.clone());
             }
         }
         found
@@ -71,14 +85,18 @@ mod tests {
     #[test]
     fn a_key_names_its_terminal_until_it_is_revoked() {
         let keys = Keys::default();
-        let one = keys.issue("run:1").unwrap();
-        let two = keys.issue("run:2").unwrap();
+        let one = keys.issue("run:1", 3).unwrap();
+        let two = keys.issue("run:2", 0).unwrap();
+        let asker = |terminal: &str, weight| {
+            let terminal = terminal.into();
+            Some(Asker { terminal, weight })
+        };
         assert_eq!(one.len(), 2 * KEY_BYTES);
-        assert_eq!(keys.terminal_of(one.as_bytes()).as_deref(), Some("run:1"));
-        assert_eq!(keys.terminal_of(&one.as_bytes()[1..]), None);
+        assert_eq!(keys.asker(one.as_bytes()), asker("run:1", 3));
+        assert_eq!(keys.asker(&one.as_bytes()[1..]), None);
         keys.revoke("run:1");
-        assert_eq!(keys.terminal_of(one.as_bytes()), None);
-        assert_eq!(keys.terminal_of(two.as_bytes()).as_deref(), Some("run:2"));
+        assert_eq!(keys.asker(one.as_bytes()), None);
+        assert_eq!(keys.asker(two.as_bytes()), asker("run:2", 1));
         assert!(!format!("{keys:?}").contains(&two));
     }
 }

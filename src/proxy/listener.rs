@@ -27,6 +27,7 @@ use crate::proxy::Proxy;
 use crate::proxy::exchange::{Call, exchange, unreachable_upstream};
 use crate::proxy::fault::Fault;
 use crate::proxy::interim::{Signs, share};
+use crate::proxy::keys::Asker;
 use crate::proxy::patience::{self, Patience};
 use crate::proxy::route::{Path, split};
 use crate::proxy::stream::{BodyError, Relay};
@@ -167,19 +168,17 @@ async fn dispatch(
         .path_and_query()
         .map_or("/", |path| path.as_str())
         .to_owned();
-    let (terminal, upstream, rest) = match split(&path) {
+    let (asker, upstream, rest) = match split(&path) {
         Path::Named { route, rest } => {
             let key = request
                 .headers()
                 .get(KEY_HEADER)
                 .map_or(&b""[..], |value| value.as_bytes());
-            (terminal_of(proxy, key)?, named(proxy, route)?, rest)
+            (asker_of(proxy, key)?, named(proxy, route)?, rest)
         }
-        Path::Keyed { key, route, rest } => (
-            terminal_of(proxy, key.as_bytes())?,
-            named(proxy, route)?,
-            rest,
-        ),
+        Path::Keyed { key, route, rest } => {
+            (asker_of(proxy, key.as_bytes())?, named(proxy, route)?, rest)
+        }
         Path::Plain => {
             let request = match aside(request).await {
                 Ok(answer) => return Ok(answer.map(Answer::Aside)),
@@ -192,7 +191,11 @@ async fn dispatch(
                     "kimiq has nothing at this path",
                 ));
             };
-            return forward(proxy, ANONYMOUS.into(), upstream, path, patience, request).await;
+            let anybody = Asker {
+                terminal: ANONYMOUS.into(),
+                weight: 1,
+            };
+            return forward(proxy, anybody, upstream, path, patience, request).await;
         }
     };
     let rest = if rest.starts_with('/') {
@@ -200,12 +203,12 @@ async fn dispatch(
     } else {
         format!("/{rest}")
     };
-    forward(proxy, terminal, upstream, rest, patience, request).await
+    forward(proxy, asker, upstream, rest, patience, request).await
 }
 
 async fn forward(
     proxy: &Arc<Proxy>,
-    terminal: Arc<str>,
+    asker: Asker,
     upstream: Arc<Upstream>,
     path: String,
     patience: Patience,
@@ -215,7 +218,8 @@ async fn forward(
     match Dialect::of_path(bare) {
         Some(dialect) if request.method() == http::Method::POST => {
             let call = Call {
-                terminal,
+                terminal: asker.terminal,
+                weight: asker.weight,
                 upstream,
                 path,
                 dialect,
@@ -305,8 +309,8 @@ fn is_loopback_host(host: &str) -> bool {
     matches!(name, "127.0.0.1" | "localhost" | "[::1]")
 }
 
-fn terminal_of(proxy: &Proxy, key: &[u8]) -> Result<Arc<str>, Fault> {
-    proxy.keys.terminal_of(key).ok_or_else(|| {
+fn asker_of(proxy: &Proxy, key: &[u8]) -> Result<Asker, Fault> {
+    proxy.keys.asker(key).ok_or_else(|| {
         let message = "this terminal's key is not known to kimiq; restart the terminal";
         Fault::client(StatusCode::UNAUTHORIZED, "authentication_error", message)
     })

@@ -85,6 +85,11 @@ impl Meter {
         departure
     }
 
+    /// The permit of the try, until it ended.
+    pub(super) fn permit(&self) -> Option<&Permit> {
+        self.permit.as_ref()
+    }
+
     /// The upstream did not take the try: it cost nothing.
     pub(super) fn refused(&mut self) -> Option<Ticket> {
         self.permit.take().map(Permit::refused)

@@ -31,6 +31,7 @@ mod patience;
 mod route;
 mod stalls;
 mod stream;
+mod trouble;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,10 +44,11 @@ use crate::usage::{Estimator, Ledger};
 
 pub use board::{Activity, Board, Outcome, Phase};
 pub use fault::{Fault, Side};
-pub use keys::Keys;
+pub use keys::{Asker, Keys};
 pub use listener::{Aside, AsideHandler, serve};
 pub use route::Routes;
 pub use stalls::Stalls;
+pub use trouble::{Failing, Trouble};
 
 /// What a proxy may be told about its work.
 #[derive(Clone, Copy, Debug)]

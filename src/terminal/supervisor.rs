@@ -11,7 +11,6 @@ use super::child::Exit;
 use super::queries::Signal;
 use serde::{Deserialize, Serialize};
 use std::fmt;
-use std::mem;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -34,6 +33,8 @@ pub enum State {
     Working,
     /// A request is held until the budgets have room.
     Waiting,
+    /// The upstream gives no answer, and requests are tried again.
+    Retrying,
     /// The program asks for leave to use a tool.
     NeedsApproval,
     /// The program asks its user a question.
@@ -54,20 +55,13 @@ impl State {
             Self::NeedsTrust => "needs_trust",
             Self::Working => "working",
             Self::Waiting => "waiting",
+            Self::Retrying => "retrying",
             Self::NeedsApproval => "needs_approval",
             Self::Asks => "asks",
             Self::Idle => "idle",
             Self::Bypassing => "bypassing",
             Self::Exited(_) => "exited",
         }
-    }
-
-    /// Whether a person has to do something.
-    pub fn wants_user(&self) -> bool {
-        matches!(
-            self,
-            Self::NeedsTrust | Self::NeedsApproval | Self::Asks | Self::Bypassing
-        )
     }
 }
 
@@ -79,6 +73,7 @@ impl fmt::Display for State {
             Self::NeedsTrust => "asks to trust the folder",
             Self::Working => "working",
             Self::Waiting => "waiting in the queue",
+            Self::Retrying => "retrying",
             Self::NeedsApproval => "needs approval",
             Self::Asks => "asks a question",
             Self::Idle => "idle",
@@ -131,6 +126,8 @@ pub struct Facts {
     pub in_flight: u32,
     /// Of those, held by the limiter.
     pub waiting: u32,
+    /// The upstream gave no answer to the last tries.
+    pub troubled: bool,
     /// The last answer ended by calling tools.
     pub tools_called: bool,
     /// The screen shows a question about trust.
@@ -142,11 +139,6 @@ pub struct Facts {
 /// What happened to the terminal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Note {
-    /// The program was started again; everything begins anew. `prompt`: a message waits to be typed.
-    Restarted {
-        /// Whether a first message waits to be typed.
-        prompt: bool,
-    },
     /// It takes input.
     Ready,
     /// It told something.
@@ -226,14 +218,6 @@ impl Supervisor {
     /// Takes what happened.
     pub fn note(&mut self, note: &Note, now: Instant) {
         match note {
-            Note::Restarted { prompt } => {
-                let phrases = mem::take(&mut self.phrases);
-                *self = Self {
-                    // Nobody waits behind a restart.
-                    next_started: true,
-                    ..Self::new(phrases, self.patience, *prompt, now)
-                };
-            }
             Note::Ready => {
                 self.ready.get_or_insert(now);
             }
@@ -336,6 +320,9 @@ impl Supervisor {
             State::Exited(exit)
         } else if facts.trust_prompt && facts.requests == 0 {
             State::NeedsTrust
+        } else if facts.in_flight > 0 && facts.troubled {
+            // Each try passes through the queue; that is no wait of its own.
+            State::Retrying
         } else if facts.waiting > 0 {
             State::Waiting
         } else if facts.in_flight > 0 {
@@ -348,6 +335,8 @@ impl Supervisor {
             match (self.want, self.busy) {
                 (Want::Approval, _) => State::NeedsApproval,
                 (Want::Answer, _) => State::Asks,
+                // The client got the failure and makes its own pause before it asks again.
+                (Want::Nothing, Some(true)) if facts.troubled => State::Retrying,
                 (Want::Nothing, Some(true)) => State::Working,
                 // It called tools and then stopped showing progress: it waits for leave to run them.
                 (Want::Nothing, Some(false)) if facts.tools_called => State::NeedsApproval,
@@ -412,6 +401,14 @@ mod tests {
             waiting: 1,
             ..flying
         };
+        let lost = Facts {
+            troubled: true,
+            ..quiet
+        };
+        let lost_flying = Facts {
+            troubled: true,
+            ..held
+        };
         let called = Facts {
             requests: 1,
             tools_called: true,
@@ -426,6 +423,9 @@ mod tests {
             (&[Note::Ready], quiet, State::Idle),
             (&[busy(3)], quiet, State::Working),
             (&[], held, State::Waiting),
+            (&[], flying, State::Working),
+            (&[], lost_flying, State::Retrying),
+            (&[], lost, State::Retrying),
             (&[], flying, State::Working),
             (&[busy(3)], called, State::Working),
             (&[busy(0)], called, State::NeedsApproval),
@@ -445,6 +445,7 @@ mod tests {
                 done,
                 State::Idle,
             ),
+            (&[], lost, State::Idle),
         ];
         for (index, (notes, facts, expected)) in steps.iter().enumerate() {
             for note in *notes {
@@ -557,6 +558,7 @@ mod tests {
             State::NeedsTrust,
             State::Working,
             State::Waiting,
+            State::Retrying,
             State::NeedsApproval,
             State::Asks,
             State::Idle,

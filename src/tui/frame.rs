@@ -39,6 +39,8 @@ pub(crate) struct Frame {
     pub(crate) modes: Modes,
     /// The terminal whose screen is shown.
     pub(crate) shown: Option<Id>,
+    /// What is laid over the cells has no colours.
+    pub(crate) plain: bool,
     /// Nothing lies over the screen, so that it can be taken over into the next frame.
     pub(crate) whole: bool,
 }
@@ -51,6 +53,7 @@ impl Frame {
             cursor: None,
             modes: Modes::default(),
             shown: None,
+            plain: false,
             whole: false,
         }
     }
@@ -99,7 +102,7 @@ impl Frame {
 
     /// Puts what was drawn with widgets over the cells; `buffer` lies somewhere inside the frame.
     pub(crate) fn lay(&mut self, buffer: &Buffer) {
-        let area = buffer.area;
+        let (area, plain) = (buffer.area, self.plain);
         for y in area.top()..area.bottom().min(self.size.rows) {
             let right = area.right().min(self.size.columns);
             let row = self.row_mut(y);
@@ -113,6 +116,9 @@ impl Frame {
                     flags: flags(drawn.modifier),
                     ..Cell::default()
                 };
+                if plain {
+                    uncolor(cell);
+                }
                 if spacer {
                     cell.flags.insert(Flags::WIDE_CHAR_SPACER);
                     spacer = false;
@@ -131,6 +137,15 @@ impl Frame {
             normalize(row);
         }
     }
+}
+
+/// A coloured ground is told from the default one all the same: it is reversed.
+fn uncolor(cell: &mut Cell) {
+    let plain = Cell::default();
+    if cell.bg != plain.bg {
+        cell.flags.insert(Flags::INVERSE);
+    }
+    (cell.fg, cell.bg) = (plain.fg, plain.bg);
 }
 
 /// Makes a row normal.

@@ -81,6 +81,8 @@ pub struct Session {
     /// A new terminal was asked for: it is shown when it comes.
     awaits_new: bool,
     last: Option<Frame>,
+    /// Our own lines have no colours.
+    plain: bool,
     outer: Outer,
     foreground: Option<Rgb>,
     background: Option<Rgb>,
@@ -121,10 +123,16 @@ impl Session {
             focused: None,
             listed: Vec::new(),
             last: None,
+            plain: false,
             outer: Outer::default(),
             foreground: None,
             background: None,
         }
+    }
+
+    /// Whether what this draws around the screens does without colours. The screens keep theirs.
+    pub fn set_plain(&mut self, plain: bool) {
+        self.plain = plain;
     }
 
     /// The bytes that open the window: alternate screen, questions about the terminal. The next paint is a full one.
@@ -151,13 +159,6 @@ impl Session {
     /// The terminal in front.
     pub fn focused(&self) -> Option<Id> {
         self.focused
-    }
-
-    /// Brings a terminal to the front.
-    pub fn focus(&mut self, id: Id) -> Vec<Action> {
-        let mut actions = Vec::new();
-        self.bring(Some(id), &mut actions);
-        actions
     }
 
     /// Takes the newest list of terminals; the focus moves on when its terminal is gone.
@@ -230,6 +231,7 @@ impl Session {
         screen: impl FnOnce(Id) -> Option<S>,
     ) -> Frame {
         let mut frame = Frame::blank(self.size);
+        frame.plain = self.plain;
         let area = terminal_area(self.size);
         frame.shown = self.focused;
         if let Some(screen) = self.focused.and_then(screen) {

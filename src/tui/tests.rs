@@ -17,6 +17,7 @@ use crate::terminal::Screen;
 use crate::terminal::Signal;
 use crate::terminal::Size;
 use crate::terminal::State;
+use crate::usage::figures::Share;
 use proptest::prelude::*;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -38,6 +39,7 @@ fn tab(number: u16, state: State) -> Tab {
         title: format!("title {number}"),
         state,
         wait: None,
+        clock: None,
     }
 }
 
@@ -47,7 +49,7 @@ fn view(states: &[State]) -> ViewModel {
         terminals: (1..).zip(states).map(|(n, state)| tab(n, *state)).collect(),
         status: Status {
             queue: 2,
-            budget: Some(("generated tokens".to_owned(), 87)),
+            budget: Some(("generated tokens".to_owned(), Share::of(87, 100))),
             tokens_today: 1_234_567,
             daily_cap: Some(200_000_000),
             notices: vec!["80 % of the day is used".to_owned()],
@@ -85,6 +87,13 @@ fn type_into(session: &mut Session, bytes: &[u8]) -> Vec<Action> {
     let mut actions = session.input(bytes, now);
     actions.extend(session.tick(now + Duration::from_secs(10)));
     essence(actions)
+}
+
+/// By its number, which is its id's without the hundred.
+fn to_front(session: &mut Session, id: Id) {
+    let digit = b'0' + u8::try_from(id.0 - 100).unwrap();
+    type_into(session, &[2, digit]);
+    assert_eq!(session.focused(), Some(id));
 }
 
 #[test]
@@ -223,7 +232,7 @@ fn what_the_outer_terminal_answers_is_learned_and_goes_nowhere() {
 #[test]
 fn the_focus_moves_on_when_its_terminal_is_closed() {
     let mut session = session(&view(&[State::Idle, State::Idle, State::Idle]));
-    session.focus(Id(102));
+    to_front(&mut session, Id(102));
     let mut fewer = view(&[State::Idle, State::Idle, State::Idle]);
     fewer.terminals.remove(1);
     session.update(&fewer);
@@ -242,6 +251,27 @@ fn a_new_terminal_that_was_asked_for_is_shown() {
     type_into(&mut session, b"\x02c");
     session.update(&view(&[State::Idle, State::Idle, State::Idle]));
     assert_eq!(session.focused(), Some(Id(103)));
+}
+
+#[test]
+fn a_window_without_colours_has_none_of_its_own() {
+    let ended = State::Exited(Exit {
+        code: Some(1),
+        signal: None,
+    });
+    let all = view(&[ended, State::Working]);
+    for (plain, overlay) in [(false, &b""[..]), (true, b""), (true, b"\x02x")] {
+        let mut session = session(&all);
+        session.set_plain(plain);
+        type_into(&mut session, overlay);
+        let mut screen = Screen::new(session.terminal_size(), 0);
+        screen.feed(b"\x1b[38;5;77mtheirs");
+        let painted = session.paint(&all, |_| Some(&screen));
+        let text = String::from_utf8(painted).unwrap();
+        assert!(text.contains("38;5;77"), "the program keeps its own");
+        let others = text.replace("38;5;77", "");
+        assert_eq!(!others.contains("8;5;"), plain, "{text:?}");
+    }
 }
 
 #[test]
@@ -306,7 +336,7 @@ impl Bench {
 
     fn assert_equal(&self, view: &ViewModel, screen: &Screen, size: Size) {
         let mut fresh = Self::new(view, size);
-        fresh.session.focus(self.session.focused().unwrap());
+        to_front(&mut fresh.session, self.session.focused().unwrap());
         fresh.paint(view, screen);
         for (row, (painted, whole)) in shown(&self.outer, size)
             .iter()
@@ -352,7 +382,7 @@ fn the_screen_of_the_program_is_seen_cell_by_cell() {
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(lines[0], " 1 ● title 1  2 ○ title 2");
     assert!(lines[23].starts_with(" demo · working"), "{}", lines[23]);
-    assert!(lines[23].contains("generated tokens 87%"), "{}", lines[23]);
+    assert!(lines[23].contains("generated tokens 87 %"), "{}", lines[23]);
 }
 
 #[test]
@@ -430,7 +460,7 @@ fn every_size_is_painted() {
             let mut bench = Bench::new(&all, size);
             let mut screen = Screen::new(bench.session.terminal_size(), 10);
             screen.feed("漢字 text\r\n".repeat(200).as_bytes());
-            bench.session.focus(Id(105));
+            to_front(&mut bench.session, Id(105));
             bench.session.input(overlay, Instant::now());
             bench.paint(&all, &screen);
             if overlay.is_empty() {

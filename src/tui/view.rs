@@ -8,6 +8,8 @@ use super::frame::Frame;
 use crate::terminal::Id;
 use crate::terminal::Size;
 use crate::terminal::State;
+use crate::usage::figures;
+use crate::usage::figures::Share;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Color;
@@ -47,8 +49,10 @@ pub struct Tab {
     pub title: String,
     /// What it is doing; also tells how it ended.
     pub state: State,
-    /// Why and how long it waits, in a few words, as `2nd, generated tokens, 4 s`.
+    /// Why and how long it waits, in one sentence.
     pub wait: Option<String>,
+    /// The time of it alone, as `4 s`.
+    pub clock: Option<String>,
 }
 
 /// The status line.
@@ -56,8 +60,8 @@ pub struct Tab {
 pub struct Status {
     /// Requests held by the limiter.
     pub queue: usize,
-    /// The tightest budget: its name and how much of it is used, in percent.
-    pub budget: Option<(String, u8)>,
+    /// The tightest budget: its name and how much of it is used.
+    pub budget: Option<(String, Share)>,
     /// Tokens of the day.
     pub tokens_today: u64,
     /// The cap of the day.
@@ -216,6 +220,7 @@ fn mark(state: &State) -> (char, Color) {
         State::Asks => ('?', Color::LightYellow),
         State::Working => ('●', Color::LightGreen),
         State::Waiting => ('◌', Color::LightBlue),
+        State::Retrying => ('↻', Color::LightRed),
         State::Idle => ('○', Color::Gray),
         State::Bypassing => ('‼', Color::LightRed),
         State::Exited(_) => ('✕', Color::LightRed),
@@ -259,12 +264,23 @@ fn tabs(view: &ViewModel, focused: Option<Id>, columns: usize) -> Line<'static> 
     Line::from(spans)
 }
 
-/// ` 2 title ◌ 4 s `; the sign stands before any text that could hold it too.
+/// ` 2 ◌ 4 s title `; the sign stands before any text that could hold it too, and the time goes before the title where
+/// there is little room.
 fn label(tab: &Tab, longest: usize) -> String {
     let (sign, _) = mark(&tab.state);
-    let title = shortened(&tab.title.replace(sign, " "), longest);
-    let gap = if title.is_empty() { "" } else { " " };
-    format!(" {} {sign}{gap}{title} ", tab.number)
+    let clock = tab.clock.as_deref().unwrap_or_default();
+    let clock = if clock.width() <= longest { clock } else { "" };
+    let left = longest.saturating_sub(clock.width() + usize::from(!clock.is_empty()));
+    let left = if left < 3 { 0 } else { left };
+    let title = shortened(&tab.title.replace(sign, " "), left);
+    let rest = [clock, &title].map(|text| {
+        if text.is_empty() {
+            String::new()
+        } else {
+            format!(" {text}")
+        }
+    });
+    format!(" {} {sign}{} ", tab.number, rest.concat())
 }
 
 /// The last line: what the terminal in front does on the left, the budgets on the right, a warning in between.
@@ -277,21 +293,26 @@ fn status(
 ) -> Line<'static> {
     let mut left = format!(" {}", shortened(&view.run, TITLE));
     if let Some(tab) = front {
-        left = format!("{left} · {}", tab.state);
-        if let Some(wait) = &tab.wait {
-            left = format!("{left} ({})", shortened(wait, 60));
-        }
+        left = match &tab.wait {
+            Some(wait) if tab.state == State::Waiting => format!("{left} · {wait}"),
+            Some(wait) => format!("{left} · {}: {wait}", tab.state),
+            None => format!("{left} · {}", tab.state),
+        };
     }
     let mut facts = Vec::new();
     if view.status.queue > 0 {
         facts.push(format!("queue {}", view.status.queue));
     }
-    if let Some((name, percent)) = &view.status.budget {
-        facts.push(format!("{} {percent}%", shortened(name, TITLE)));
+    if let Some((name, used)) = &view.status.budget {
+        facts.push(format!("{} {used}", shortened(name, TITLE)));
     }
     facts.push(match view.status.daily_cap {
-        Some(cap) => format!("{}/{} today", tokens(view.status.tokens_today), tokens(cap)),
-        None => format!("{} tokens today", tokens(view.status.tokens_today)),
+        Some(cap) => format!(
+            "{}/{} today",
+            figures::short(view.status.tokens_today),
+            figures::short(cap)
+        ),
+        None => format!("{} tokens today", figures::short(view.status.tokens_today)),
     });
     let hint = if armed {
         format!("{prefix} …")
@@ -316,21 +337,6 @@ fn status(
         Span::styled(padded(&notice, middle), base.fg(Color::LightYellow).bold()),
         Span::styled(shortened(&right, columns), base),
     ])
-}
-
-/// A count of tokens in at most five characters: `950`, `12.3k`, `4.5M`.
-fn tokens(count: u64) -> String {
-    for (unit, name) in [(1_000_000_000, "G"), (1_000_000, "M"), (1_000, "k")] {
-        if count >= unit {
-            let tenths = count / (unit / 10);
-            return if tenths >= 1000 || tenths.is_multiple_of(10) {
-                format!("{}{name}", tenths / 10)
-            } else {
-                format!("{}.{}{name}", tenths / 10, tenths % 10)
-            };
-        }
-    }
-    count.to_string()
 }
 
 /// Text without control characters that takes at most `columns`; a cut is shown.
@@ -366,22 +372,6 @@ fn narrow(length: usize) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn tokens_are_short() {
-        for (count, expected) in [
-            (0, "0"),
-            (999, "999"),
-            (1000, "1k"),
-            (12_345, "12.3k"),
-            (123_456, "123k"),
-            (4_500_000, "4.5M"),
-            (200_000_000, "200M"),
-            (1_250_000_000, "1.2G"),
-        ] {
-            assert_eq!(tokens(count), expected);
-        }
-    }
 
     #[test]
     fn text_is_cut_by_columns_and_loses_its_control_characters() {

@@ -372,7 +372,7 @@ mod tests {
             .estimate;
         assert_eq!(next.prompt, 31_600);
         assert_eq!(next.cached, 27_000);
-        assert_eq!(next.uncached, 4600 + 230 + 200);
+        assert_eq!(next.uncached, 4600 + 92 + 200);
         assert_eq!(next.cache_expires_in, Some(Duration::from_secs(290)));
         // An answer of 30 kB cannot be what was counted as 600.
         let other = estimator

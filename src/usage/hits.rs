@@ -16,11 +16,11 @@ const AGES: usize = ENDS.len() + 1;
 /// Share expected at the start. Fireworks says: several minutes at least, hours at best.
 const START: [f64; AGES] = [0.9, 0.8, 0.3, 0.0];
 /// No cache holds all of it: the last block is never full.
-const MOST: f64 = 0.98;
+const MOST: f64 = 0.998;
 /// What a new sample weighs.
 const STEP: f64 = 0.1;
 /// Added to what is expected outside the cache: the least, the most, and the factors by which it moves.
-const SAFETY: f64 = 0.05;
+const SAFETY: f64 = 0.02;
 const WIDEST: f64 = 0.4;
 const WIDEN: f64 = 1.5;
 const CALM: f64 = 0.98;

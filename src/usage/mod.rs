@@ -8,6 +8,7 @@
 //! provider or a price, and nothing here decides whether a request may go: `limits` does.
 
 mod count;
+pub mod figures;
 mod hits;
 mod ledger;
 mod prefix;

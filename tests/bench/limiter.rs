@@ -66,7 +66,7 @@ fn admissions() -> u128 {
     let (names, pool) = (names(), Arc::from("pool"));
     fastest(QUEUED, || {
         let mut limiter = Limiter::new(options([1 << 40; 3]), moment(0));
-        limiter.throttled(&pool, Some(Duration::from_secs(30)), 0, moment(0));
+        limiter.throttled(&pool, None, Some(Duration::from_secs(30)), 0, moment(0));
         for n in 0..QUEUED {
             limiter.arrive(ask(&names, &pool, n), moment(n));
         }

@@ -107,7 +107,7 @@ impl Stage {
     fn key(&self, terminal: &str) -> String {
         let mut keys = self.keys.lock();
         keys.entry(terminal.to_owned())
-            .or_insert_with(|| self.house.proxy.keys.issue(terminal).unwrap())
+            .or_insert_with(|| self.house.proxy.keys.issue(terminal, 1).unwrap())
             .clone()
     }
 

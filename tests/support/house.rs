@@ -70,7 +70,7 @@ impl House {
                 .unwrap()
                 .simulated(),
         );
-        let key = proxy.keys.issue("run:1").unwrap();
+        let key = proxy.keys.issue("run:1", 1).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let aside: AsideHandler = Arc::new(|request| Box::pin(async move { Err(request) }));

@@ -166,7 +166,8 @@ impl Policy for Shipped {
             Told::Denied(job, seen) => {
                 self.limiter.observe(&pool, seen, moment(now));
                 let jitter = self.rng.u32(..500_000);
-                self.limiter.throttled(&pool, None, jitter, moment(now));
+                let id = self.ids.get(&job.id).copied();
+                self.limiter.throttled(&pool, id, None, jitter, moment(now));
                 if self
                     .guesses
                     .get(&job.id)
@@ -174,8 +175,7 @@ impl Policy for Shipped {
                 {
                     self.estimator.refused(MODEL);
                 }
-                let id = self.ids.get(&job.id);
-                let ticket = id.and_then(|&id| self.limiter.ticket(id));
+                let ticket = id.and_then(|id| self.limiter.ticket(id));
                 self.end(job, Ending::Refused, now);
                 self.ask(job, ticket, now);
             }

@@ -1,0 +1,212 @@
+//! Why a terminal does not go on: one judgement for windows, footers and commands.
+//!
+//! In this order: a request of it is held by a budget; the upstream gives no answer; it wants its user. The words of
+//! the first are the limiter's, those of the second the proxy's.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::control::HostError;
+use crate::control::WaitInfo;
+use crate::control::WhyReport;
+use crate::instance::host::Instance;
+use crate::instance::slot::Slot;
+use crate::limits::Wait;
+use crate::proxy::Activity;
+use crate::terminal::State;
+use crate::usage::figures;
+
+/// Why something waits.
+#[derive(Clone, Debug)]
+pub(crate) struct Told {
+    /// One sentence.
+    pub(crate) sentence: String,
+    /// The time until it goes on, if that can be told, in few characters.
+    pub(crate) clock: Option<String>,
+    /// The same for programs.
+    pub(crate) eta: Option<Duration>,
+    /// The wait for a budget.
+    pub(crate) wait: Option<Wait>,
+}
+
+/// Why this terminal waits; `None` when nothing of it does.
+pub(crate) fn of(host: &Instance, slot: &Slot) -> Option<Told> {
+    if let Some(wait) = host.proxy.gate.wait_of(&slot.name) {
+        return Some(held(wait));
+    }
+    let state = slot.live.lock().state;
+    unanswered(&host.proxy.board.activity(&slot.name), Some(state))
+}
+
+fn held(wait: Wait) -> Told {
+    Told {
+        sentence: wait.sentence(),
+        clock: Some(wait.clock()),
+        eta: Some(Duration::from_millis(wait.eta_ms)),
+        wait: Some(wait),
+    }
+}
+
+/// `state`: of the terminal. Its client may be about to ask again although nothing is under way.
+fn unanswered(activity: &Activity, state: Option<State>) -> Option<Told> {
+    let trouble = activity.trouble.as_ref()?;
+    let under_way = activity.in_flight() > 0;
+    if !under_way && state != Some(State::Retrying) {
+        return None;
+    }
+    let now = Instant::now();
+    let left = trouble.next_in(now).filter(|left| !left.is_zero());
+    Some(Told {
+        sentence: trouble.sentence(under_way, now),
+        clock: left.map(|left| figures::time(whole(left))),
+        eta: left,
+        wait: None,
+    })
+}
+
+fn whole(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A wait for a budget, as commands get it.
+pub(crate) fn info(wait: &Wait) -> WaitInfo {
+    let seconds = |millis| Duration::from_millis(millis).as_secs_f64();
+    WaitInfo {
+        budget: wait.budget.to_string(),
+        missing: wait.missing,
+        place: wait.place,
+        eta: seconds(wait.eta_ms),
+        waited: seconds(wait.waited_ms),
+        behind: wait.behind.clone(),
+    }
+}
+
+/// Why a terminal waits, or everything that waits.
+pub(crate) fn why(host: &Instance, terminal: Option<&str>) -> Result<Vec<WhyReport>, HostError> {
+    let queue = host.proxy.gate.snapshot().queue;
+    let held = |name: Option<&str>| {
+        queue
+            .iter()
+            .filter(|one| name.is_none_or(|name| one.terminal == name))
+            .map(|one| WhyReport {
+                terminal: inside(&one.terminal),
+                state: State::Waiting.name().to_owned(),
+                why: one.wait.in_full(),
+                eta: Some(Duration::from_millis(one.wait.eta_ms).as_secs_f64()),
+                wait: Some(info(&one.wait)),
+            })
+            .collect::<Vec<_>>()
+    };
+    if let Some(given) = terminal {
+        let (run, slot) = host.find_slot(given)?;
+        let reports = held(Some(&slot.name));
+        if !reports.is_empty() {
+            return Ok(reports);
+        }
+        return Ok(vec![
+            stuck(host, &run.name, &slot).unwrap_or_else(|| at_ease(host, &slot)),
+        ]);
+    }
+    let mut reports = held(None);
+    let waits = |name: &str| queue.iter().any(|one| one.terminal == name);
+    for run in host.runs() {
+        let slots = run.slots().into_iter().filter(|slot| !waits(&slot.name));
+        reports.extend(slots.filter_map(|slot| stuck(host, &run.name, &slot)));
+    }
+    let outside = host
+        .proxy
+        .board
+        .troubled()
+        .into_iter()
+        .filter(|(name, _)| inside(name).is_none() && !waits(name));
+    reports.extend(outside.filter_map(|(_, activity)| {
+        let told = unanswered(&activity, None)?;
+        Some(WhyReport {
+            state: State::Retrying.name().to_owned(),
+            why: told.sentence,
+            eta: told.eta.map(|left| left.as_secs_f64()),
+            ..WhyReport::default()
+        })
+    }));
+    Ok(reports)
+}
+
+/// The name of a terminal; requests from outside have none.
+fn inside(name: &str) -> Option<String> {
+    name.contains(':').then(|| name.to_owned())
+}
+
+/// Why a terminal that no budget holds does not go on, if it does not.
+fn stuck(host: &Instance, run: &str, slot: &Slot) -> Option<WhyReport> {
+    let state = slot.live.lock().state;
+    let report = |why, eta: Option<Duration>| {
+        Some(WhyReport {
+            terminal: Some(slot.name.to_string()),
+            state: state.name().to_owned(),
+            why,
+            eta: eta.map(|left| left.as_secs_f64()),
+            wait: None,
+        })
+    };
+    if let Some(told) = unanswered(&host.proxy.board.activity(&slot.name), Some(state)) {
+        return report(told.sentence, told.eta);
+    }
+    match state {
+        State::NeedsTrust | State::NeedsApproval | State::Asks => report(
+            format!("waits for you: {state}; `kimiq attach {run}`"),
+            None,
+        ),
+        State::Bypassing => report(
+            "works, but its requests do not arrive here".to_owned(),
+            None,
+        ),
+        _ => None,
+    }
+}
+
+/// What is wrong with the upstreams, by those who ask them; empty when all is well.
+pub(crate) fn troubles(host: &Instance) -> Vec<String> {
+    let runs = host.runs();
+    let slots = || runs.iter().flat_map(|run| run.slots());
+    let state_of = |name: &str| {
+        let slot = slots().find(|slot| *slot.name == *name)?;
+        let state = slot.live.lock().state;
+        Some(state)
+    };
+    let troubled = host.proxy.board.troubled().into_iter();
+    troubled
+        .filter_map(|(name, activity)| {
+            let told = unanswered(&activity, state_of(&name))?;
+            let who = inside(&name).unwrap_or_else(|| "a request from outside".to_owned());
+            Some(format!("{who}: {}", told.sentence))
+        })
+        .collect()
+}
+
+/// Why a terminal needs nothing.
+fn at_ease(host: &Instance, slot: &Slot) -> WhyReport {
+    let state = slot.live.lock().state;
+    let activity = host.proxy.board.activity(&slot.name);
+    let why = if activity.streaming > 0 {
+        "does not wait: its answer flows".to_owned()
+    } else if activity.sent > 0 {
+        "waits for the upstream's first words; no budget holds it".to_owned()
+    } else if let (Some(trouble), State::Idle) = (&activity.trouble, state) {
+        format!(
+            "nothing of it waits here: {state}, and its last request failed: {}",
+            trouble.what()
+        )
+    } else if let State::Exited(_) = state {
+        format!("does not wait: {state}")
+    } else {
+        format!("nothing of it waits here: {state}")
+    };
+    WhyReport {
+        terminal: Some(slot.name.to_string()),
+        state: state.name().to_owned(),
+        why,
+        eta: None,
+        wait: None,
+    }
+}

@@ -42,7 +42,7 @@ struct Course {
 impl Course {
     /// Tokens that stream until then and were not told yet.
     fn until(&self, now: Duration) -> u64 {
-        let all = (self.ends - self.begins).as_millis().max(1);
+        let all = self.ends.saturating_sub(self.begins).as_millis().max(1);
         let gone = now.saturating_sub(self.begins).as_millis().min(all);
         let come = u128::from(self.output - self.streamed) * gone / all;
         let come = self.streamed + u64::try_from(come).unwrap_or_default();

@@ -4,6 +4,10 @@
 //! would not delay the head of the queue, and, where estimates are exact, no window may hold more than its limit.
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
+mod support {
+    pub(crate) mod model;
+}
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +18,8 @@ use kimiq::limits::{
 };
 use kimiq::usage::{Dimensions, Observation, Tokens};
 use proptest::prelude::*;
+
+use support::model::{Account, Phase, Request, Spent};
 
 const SPAN: Duration = Duration::from_secs(10);
 const LIMITS: [u64; 3] = [100, 60, 40];
@@ -66,51 +72,6 @@ fn event() -> impl Strategy<Value = Event> {
         1 => (0..2_usize, 20..200_u64).prop_map(|(pool, limit)| Event::Observe(pool, limit)),
         5 => (0..6_000_u64).prop_map(Event::Advance),
     ]
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    Queued,
-    Flying,
-    Done,
-}
-
-#[derive(Clone, Debug)]
-struct Request {
-    pool: usize,
-    terminal: usize,
-    /// Returned, or the class.
-    lane: usize,
-    order: u64,
-    need: [u64; 3],
-    /// Tokens in the prompt cache, until then.
-    cached: Option<(u64, Duration)>,
-    phase: Phase,
-    sent: Option<Duration>,
-    streamed: u64,
-    ticket: Option<Ticket>,
-}
-
-#[derive(Clone, Debug)]
-struct Spent {
-    request: u64,
-    pool: usize,
-    dimension: usize,
-    at: Duration,
-    amount: u64,
-}
-
-impl Request {
-    /// What it needs now: a cache that is lost is none.
-    fn need_at(&self, now: Duration) -> [u64; 3] {
-        let lost = self.cached.filter(|&(_, until)| until <= now);
-        let more = lost.map_or(0, |(tokens, _)| tokens);
-        [
-            self.need[0],
-            (self.need[1] + more).min(self.need[0]),
-            self.need[2],
-        ]
-    }
 }
 
 /// The limiter and the model, side by side.
@@ -688,60 +649,6 @@ impl Pair {
             assert_eq!(pool.in_flight, 0);
         }
         assert!(self.limiter.next_wake(self.moment()).is_none());
-    }
-}
-
-/// One count of one budget.
-struct Account {
-    d: usize,
-    ended: bool,
-    taken: u64,
-    /// When what leaves it.
-    log: Vec<(Duration, u64)>,
-}
-
-impl Account {
-    fn need(&self, need: [u64; 3]) -> u64 {
-        // An output is unknown before it ended.
-        if self.ended && self.d == 2 {
-            need[2].min(1)
-        } else {
-            need[self.d]
-        }
-    }
-
-    fn fits(&self, need: [u64; 3], caps: [u64; 3]) -> bool {
-        let (need, cap) = (self.need(need), caps[self.d]);
-        need == 0 || self.taken + need <= cap || (need > cap && self.taken == 0)
-    }
-
-    /// When it fits if nothing else changes.
-    fn fits_at(&self, need: [u64; 3], caps: [u64; 3], now: Duration) -> Option<Duration> {
-        if self.fits(need, caps) {
-            return Some(now);
-        }
-        let cap = caps[self.d];
-        let mut missing = (self.taken + self.need(need).min(cap)).saturating_sub(cap);
-        for &(at, amount) in &self.log {
-            missing = missing.saturating_sub(amount);
-            if missing == 0 {
-                return Some(at);
-            }
-        }
-        None
-    }
-
-    /// With `own` counted, `need` no longer fits at that instant.
-    fn is_delayed(&self, need: [u64; 3], own: [u64; 3], caps: [u64; 3], at: Duration) -> bool {
-        let cap = caps[self.d];
-        let left: u64 = self
-            .log
-            .iter()
-            .filter(|one| one.0 <= at)
-            .map(|one| one.1)
-            .sum();
-        let (need, own) = (self.need(need), self.need(own));
-        need > 0 && own > 0 && self.taken - left.min(self.taken) + own + need.min(cap) > cap
     }
 }
 

@@ -112,7 +112,7 @@ pub(crate) fn upstream(
 ) -> Result<Upstream, crate::upstream::AddressError> {
     let upstream = Upstream::parse(name, base, settings.switch("upstream.allow_plain"))?;
     match settings.key_for(upstream.host()) {
-        Some(key) => upstream.with_bearer(key.reveal()),
+        Some(key) => upstream.with_key(key.reveal()),
         None => Ok(upstream),
     }
 }

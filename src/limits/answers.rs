@@ -15,8 +15,9 @@ use crate::limits::pool::Pool;
 use crate::limits::window::Seq;
 use crate::usage::Observation;
 
-/// Time in which a request that was sent reaches the upstream's account.
-const TRANSIT: Duration = Duration::from_millis(250);
+/// Part of a window in which a request that was sent surely reaches the upstream's account: a quarter of a second of a
+/// minute.
+const TRANSIT: u32 = 240;
 
 /// Time for which what an answer told still explains a refusal: its headers are read before its text.
 const FRESH: Duration = Duration::from_secs(1);
@@ -72,7 +73,7 @@ impl Pool {
             let (estimates, requests) = match self.foreign[d].knows_until(window, now) {
                 Some(until) => {
                     let untold = self.untold.iter().rev();
-                    let untold = untold.take_while(|(at, _)| *at + TRANSIT > until);
+                    let untold = untold.take_while(|(at, _)| *at + window / TRANSIT > until);
                     untold.fold((self.held[d], 0), |sum, (_, one)| {
                         (sum.0 + one[d], sum.1 + 1)
                     })
@@ -92,6 +93,7 @@ impl Pool {
         let left = seen.remaining.into_array();
         let believed = self.limits(options);
         let mut told = [None; 3];
+        let transit = options.window / TRANSIT;
         for d in 0..3 {
             let (Some(limit), Some(left)) = (limits[d], left[d]) else {
                 continue;
@@ -108,15 +110,17 @@ impl Pool {
             let ended = self.ended[d].sum();
             let own = self.logs[d].sum();
             let counted = limit.saturating_sub(left);
-            // Our windows are longer, for the way there and back.
-            let live = own - self.logs[d].older(now, options.window + TRANSIT);
-            let fuller = if self.binds_at_end(d) {
+            let foreign = &mut self.foreign[d];
+            // Outputs come in small parts, of which none is worth a guess.
+            let transit = if d == 2 { Duration::ZERO } else { transit };
+            let (sure, live) =
+                self.logs[d].beside(foreign.expected(counted), now, options.window, transit);
+            let fuller = if self.at_end[d] && !self.charging[d].flows() {
                 live.max(ended + self.overdue[d])
             } else {
                 live
             };
-            let old = live.saturating_sub(self.logs[d].younger(now, TRANSIT));
-            self.foreign[d].observe(limit, counted, fuller, old, now);
+            foreign.observe(limit, counted, fuller, sure, now);
             self.charging[d].observe(limit, counted, own, ended);
         }
         self.told = Some((now, told));
@@ -136,7 +140,7 @@ impl Pool {
         if let Some((at, before)) = self.logs[d].correct(seq, amount) {
             let more = i64::try_from(amount).unwrap_or(i64::MAX)
                 - i64::try_from(before).unwrap_or(i64::MAX);
-            self.foreign[d].corrected(at + TRANSIT, more);
+            self.foreign[d].corrected(at + self.span / TRANSIT, more);
         }
     }
 

@@ -54,6 +54,12 @@ impl Foreign {
         };
     }
 
+    /// What we should have spent when so much is counted, if nothing else changed since the last answer.
+    pub(crate) fn expected(&self, counted: u64) -> u64 {
+        let more = self.seen.back().map_or(0, |&(_, more)| more);
+        u64::try_from(signed(counted).saturating_sub(more)).unwrap_or(0)
+    }
+
     /// The answer was a refusal: it needs no second.
     pub(crate) fn confirm(&mut self) {
         if let Some(&(at, more)) = self.seen.back() {

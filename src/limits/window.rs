@@ -56,20 +56,43 @@ impl Log {
         Some((at, before))
     }
 
-    /// What was spent so long ago.
-    pub(crate) fn older(&self, now: Duration, age: Duration) -> u64 {
-        let old = self
+    /// What another account of the same window holds that is up to `transit` behind ours: what is sure, and the sum nearest
+    /// to `target` if of what was just spent and of what just left any part may be in it.
+    pub(crate) fn beside(
+        &self,
+        target: u64,
+        now: Duration,
+        window: Duration,
+        transit: Duration,
+    ) -> (u64, u64) {
+        let age = |entry: &Entry| now.saturating_sub(entry.at);
+        let from = self
             .entries
-            .iter()
-            .take_while(|entry| entry.at + age <= now);
-        old.map(|entry| entry.amount).sum()
-    }
-
-    /// What was spent less long ago.
-    pub(crate) fn younger(&self, now: Duration, age: Duration) -> u64 {
-        let new = self.entries.iter().rev();
-        let new = new.take_while(|entry| entry.at + age > now);
-        new.map(|entry| entry.amount).sum()
+            .partition_point(|entry| age(entry) >= window + transit);
+        let sure = self.entries.partition_point(|entry| age(entry) >= window);
+        let young = self.entries.partition_point(|entry| age(entry) >= transit);
+        let sum = |from: usize, to: usize| -> u64 {
+            let part = self.entries.range(from..to.max(from));
+            part.map(|entry| entry.amount).sum()
+        };
+        let certain = sum(sure, young);
+        let mut nearest = certain;
+        let mut left = certain;
+        for first in (from..=sure).rev() {
+            if first < sure {
+                left += self.entries[first].amount;
+            }
+            let mut all = left;
+            for last in young.max(sure)..=self.entries.len() {
+                if last > young.max(sure) {
+                    all += self.entries[last - 1].amount;
+                }
+                if all.abs_diff(target) < nearest.abs_diff(target) {
+                    nearest = all;
+                }
+            }
+        }
+        (certain, nearest)
     }
 
     /// Takes up to `amount` back from a live entry; returns how much it took.
@@ -350,6 +373,32 @@ mod tests {
         assert_eq!(coarse.sum(), 90);
         coarse.expire_inner(secs(19), secs(10));
         assert_eq!(coarse.inner_sum(), 10);
+    }
+
+    #[test]
+    fn another_account_may_be_behind() {
+        let mut log = Log::default();
+        let quarter = Duration::from_millis(250);
+        for (millis, amount) in [(0, 5), (100, 7), (300, 100), (50_000, 20), (60_200, 30)] {
+            log.push(Duration::from_millis(millis), amount);
+        }
+        let at = |target: u64, millis: u64| {
+            log.beside(target, Duration::from_millis(millis), SPAN, quarter)
+        };
+        // Five and seven are leaving, thirty is arriving.
+        for (target, expected) in [
+            (0, 120),
+            (125, 127),
+            (131, 132),
+            (149, 150),
+            (158, 157),
+            (999, 162),
+        ] {
+            assert_eq!(at(target, 60_210), (120, expected), "{target}");
+        }
+        assert_eq!(at(0, 60_600), (50, 50));
+        assert_eq!(at(0, 130_000), (0, 0));
+        assert_eq!(Log::default().beside(9, SPAN, SPAN, quarter), (0, 0));
     }
 
     #[test]

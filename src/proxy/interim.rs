@@ -14,13 +14,17 @@ use socket2::{SockRef, Socket};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use crate::proxy::heads::Line;
+
 const PROCESSING: &[u8] = b"HTTP/1.1 102 Processing\r\n\r\n";
 
-/// A connection as the server library sees it, which remembers whether bytes wait to be written.
+/// A connection as the server library sees it, which remembers whether bytes wait to be written, and
+/// that some came.
 #[derive(Debug)]
 pub(super) struct Observed {
     stream: TcpStream,
     backlog: Arc<AtomicBool>,
+    line: Arc<Line>,
 }
 
 /// The second handle on a connection.
@@ -30,14 +34,19 @@ pub(super) struct Signs {
     backlog: Arc<AtomicBool>,
 }
 
-/// Both handles of a connection.
-pub(super) fn share(stream: TcpStream) -> io::Result<(Observed, Signs)> {
+/// Both handles of a connection, whose mark is `line`.
+pub(super) fn share(stream: TcpStream, line: Arc<Line>) -> io::Result<(Observed, Signs)> {
     let backlog = Arc::new(AtomicBool::new(false));
     let signs = Signs {
         socket: SockRef::from(&stream).try_clone()?,
         backlog: backlog.clone(),
     };
-    Ok((Observed { stream, backlog }, signs))
+    let observed = Observed {
+        stream,
+        backlog,
+        line,
+    };
+    Ok((observed, signs))
 }
 
 impl Signs {
@@ -74,7 +83,12 @@ impl AsyncRead for Observed {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        let before = buffer.filled().len();
+        let poll = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if buffer.filled().len() > before {
+            self.line.came();
+        }
+        poll
     }
 }
 

@@ -26,6 +26,7 @@ use tokio_util::task::TaskTracker;
 use crate::proxy::Proxy;
 use crate::proxy::exchange::{Call, exchange, unreachable_upstream};
 use crate::proxy::fault::Fault;
+use crate::proxy::heads::{self, LOOK, Line};
 use crate::proxy::interim::{Signs, share};
 use crate::proxy::keys::Asker;
 use crate::proxy::patience::{self, Patience};
@@ -65,17 +66,26 @@ pub async fn serve(
 ) {
     let stalls = proxy.stalls.clone();
     let mut sweep = pin!(stalls.sweep());
+    let mut lines = Vec::new();
+    let mut looks = tokio::time::interval(LOOK);
     loop {
         let accepted = tokio::select! {
             biased;
             () = stop.cancelled() => return,
             accepted = listener.accept() => accepted,
             never = &mut sweep => match never {},
+            _ = looks.tick(), if !lines.is_empty() => {
+                heads::look(&mut lines);
+                continue;
+            }
         };
         match accepted {
             Ok((stream, _)) => {
+                let line = Arc::default();
+                lines.push(Arc::downgrade(&line));
                 tasks.spawn(connection(
                     stream,
+                    line,
                     proxy.clone(),
                     aside.clone(),
                     stop.clone(),
@@ -92,6 +102,7 @@ pub async fn serve(
 
 async fn connection(
     stream: TcpStream,
+    line: Arc<Line>,
     proxy: Arc<Proxy>,
     aside: AsideHandler,
     stop: CancellationToken,
@@ -99,7 +110,7 @@ async fn connection(
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "a connection keeps its delay");
     }
-    let (observed, signs) = match share(stream) {
+    let (observed, signs) = match share(stream, line.clone()) {
         Ok(both) => both,
         Err(error) => {
             tracing::warn!(%error, "a connection could not be served");
@@ -107,9 +118,16 @@ async fn connection(
         }
     };
     let signs = Arc::new(signs);
+    let mark = line.clone();
     let service = service_fn(move |request| {
         let (proxy, aside, signs) = (proxy.clone(), aside.clone(), signs.clone());
-        async move { Ok::<_, Infallible>(answer(&proxy, &aside, &signs, request).await) }
+        let mark = mark.clone();
+        mark.begin();
+        async move {
+            let answer = answer(&proxy, &aside, &signs, request).await;
+            mark.end();
+            Ok::<_, Infallible>(answer)
+        }
     });
     let served = http1::Builder::new()
         .serve_connection(TokioIo::new(observed), service)
@@ -120,6 +138,10 @@ async fn connection(
         () = stop.cancelled() => {
             served.as_mut().graceful_shutdown();
             served.await
+        }
+        () = line.late() => {
+            tracing::info!("a connection was closed: the head of a request did not come to its end");
+            return;
         }
     };
     if let Err(error) = ended {

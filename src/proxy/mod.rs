@@ -23,6 +23,7 @@ mod affinity;
 mod board;
 mod exchange;
 mod fault;
+mod heads;
 mod interim;
 mod keys;
 mod listener;

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderName, HeaderValue, Uri};
+use http::{HeaderValue, Uri};
 
 /// The company behind an address, as far as its habits matter. Recognised by host name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,7 +70,16 @@ pub struct Upstream {
     kind: Kind,
     /// What its pools are called after, if not after its host.
     account: Option<Arc<str>>,
-    credential: Option<(HeaderName, HeaderValue)>,
+    credential: Option<Credential>,
+}
+
+/// A key, as the headers that can carry it.
+#[derive(Clone, Debug)]
+pub(super) struct Credential {
+    /// For `authorization`.
+    pub(super) bearer: HeaderValue,
+    /// For `x-api-key` and its like.
+    pub(super) bare: HeaderValue,
 }
 
 /// Why an address cannot be used.
@@ -121,13 +130,18 @@ impl Upstream {
         })
     }
 
-    /// The same upstream with a key of its own, sent as a bearer in place of whatever the client sends.
-    pub fn with_bearer(mut self, key: &str) -> Result<Self, AddressError> {
-        let Ok(mut value) = HeaderValue::try_from(format!("Bearer {key}")) else {
-            return Err(AddressError::Credential(self.name.to_string()));
+    /// The same upstream with a key of its own, sent in place of the client's, in the headers that the client uses.
+    pub fn with_key(mut self, key: &str) -> Result<Self, AddressError> {
+        let secret = |text: String| {
+            let mut value = HeaderValue::try_from(text)
+                .map_err(|_unfit| AddressError::Credential(self.name.to_string()))?;
+            value.set_sensitive(true);
+            Ok(value)
         };
-        value.set_sensitive(true);
-        self.credential = Some((http::header::AUTHORIZATION, value));
+        self.credential = Some(Credential {
+            bearer: secret(format!("Bearer {key}"))?,
+            bare: secret(key.to_owned())?,
+        });
         Ok(self)
     }
 
@@ -178,7 +192,7 @@ impl Upstream {
         }
     }
 
-    pub(super) fn credential(&self) -> Option<&(HeaderName, HeaderValue)> {
+    pub(super) fn credential(&self) -> Option<&Credential> {
         self.credential.as_ref()
     }
 
@@ -272,7 +286,7 @@ mod tests {
         assert!(Upstream::parse("u", "http://example.org/v1", true).is_ok());
         let keyed = Upstream::parse("u", "https://h", false)
             .unwrap()
-            .with_bearer("sk-secret")
+            .with_key("sk-secret")
             .unwrap();
         assert!(!format!("{keyed:?}").contains("sk-secret"));
     }

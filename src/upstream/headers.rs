@@ -3,7 +3,9 @@
 //! Everything crosses that is not about one connection: the managed endpoints refuse clients whose identity headers
 //! are missing. The upstream is asked for identity encoding, because usage is read from the bytes as they pass.
 
-use http::header::{ACCEPT_ENCODING, CONNECTION, HeaderMap, HeaderValue};
+use http::header::{
+    ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, HeaderMap, HeaderName, HeaderValue,
+};
 
 use crate::upstream::Upstream;
 use crate::usage::{Dimensions, Observation};
@@ -24,6 +26,9 @@ fn is_hop_by_hop(name: &str) -> bool {
     )
 }
 
+/// Headers that carry a bare key: Anthropic's, Azure's, Google's.
+const KEYS: [&str; 3] = ["x-api-key", "api-key", "x-goog-api-key"];
+
 /// Every header of kimiq's own begins so and stops here.
 const OURS: &str = "x-kimiq-";
 
@@ -36,15 +41,18 @@ pub fn request_headers(headers: &HeaderMap, upstream: &Upstream) -> HeaderMap {
                 name,
                 "host" | "content-length" | "expect" | "accept-encoding"
             )
-            || own_credential.is_some()
-                && matches!(
-                    name,
-                    "x-api-key" | "authorization" | "api-key" | "x-goog-api-key"
-                ))
+            || own_credential.is_some() && (name == "authorization" || KEYS.contains(&name)))
     });
     sent.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-    if let Some((name, value)) = own_credential {
-        sent.insert(name, value.clone());
+    if let Some(own) = own_credential {
+        // The client was set up for this upstream, so it knows where a key belongs.
+        for name in KEYS.into_iter().filter(|name| headers.contains_key(*name)) {
+            sent.insert(HeaderName::from_static(name), own.bare.clone());
+        }
+        if headers.contains_key(AUTHORIZATION) || KEYS.iter().all(|name| !sent.contains_key(*name))
+        {
+            sent.insert(AUTHORIZATION, own.bearer.clone());
+        }
     }
     sent
 }
@@ -110,8 +118,6 @@ pub fn observe(headers: &HeaderMap) -> Option<Observation> {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderName;
-
     use super::*;
 
     fn map(pairs: &[(&str, &str)]) -> HeaderMap {
@@ -156,17 +162,21 @@ mod tests {
     }
 
     #[test]
-    fn a_key_of_our_own_replaces_both_forms_of_theirs() {
-        let upstream = Upstream::parse("u", "https://h", false)
-            .unwrap()
-            .with_bearer("ours")
-            .unwrap();
-        let sent = request_headers(
-            &map(&[("x-api-key", "theirs"), ("authorization", "Bearer theirs")]),
-            &upstream,
-        );
-        assert_eq!(sent.get("authorization").unwrap(), "Bearer ours");
-        assert!(sent.get("x-api-key").is_none());
+    fn a_key_of_our_own_replaces_theirs_in_the_same_form() {
+        let upstream = Upstream::parse("u", "https://h", false).unwrap();
+        let upstream = upstream.with_key("ours").unwrap();
+        for (theirs, expected) in [
+            (&[][..], &[("authorization", "Bearer ours")][..]),
+            (&[("x-api-key", "theirs")], &[("x-api-key", "ours")]),
+            (
+                &[("api-key", "theirs"), ("authorization", "Bearer theirs")],
+                &[("api-key", "ours"), ("authorization", "Bearer ours")],
+            ),
+        ] {
+            let mut sent = request_headers(&map(theirs), &upstream);
+            sent.remove(ACCEPT_ENCODING);
+            assert_eq!(sent, map(expected));
+        }
     }
 
     #[test]

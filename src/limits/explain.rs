@@ -136,12 +136,13 @@ impl Pool {
             {
                 wait = (block.until.unwrap_or(at), block.budget, block.missing);
             }
-            let told = foretold.of(spot.place.1).filter(|&at| at > now);
-            wait.0 = told.unwrap_or(wait.0);
             if self.brake.until() > wait.0 {
                 wait = (self.brake.until(), Budget::Pause, 0);
             } else if self.brake.waits_for_scout() {
-                wait = (told.unwrap_or(now), Budget::Pause, 0);
+                wait = (now, Budget::Pause, 0);
+            }
+            if let Some(told) = foretold.of(spot.place.1).filter(|&at| at > now) {
+                wait.0 = told.max(self.brake.until());
             }
             (0..3).for_each(|d| before[d] += waiting.expected[d]);
             let ours = behind.clone();

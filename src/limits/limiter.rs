@@ -335,7 +335,7 @@ impl Limiter {
         } else {
             service(&costs, &caps, flight.class, flight.weight)
         };
-        pool.queue.settle(flight.spot, served - flight.cost);
+        pool.queue.settle(flight.spot, served - flight.cost, now.at);
         if let Ending::Settled(tokens) = ending {
             pool.outputs.learn(flight.class, tokens.generated);
             for (d, bias) in pool.bias.iter_mut().enumerate() {

@@ -341,8 +341,8 @@ fn the_picture_tells_what_would_help() {
     limiter.arrive(cold, at(0));
     limiter.tick(at(61_000));
     let view = limiter.snapshot(at(61_000)).pools[0].clone();
-    assert_eq!(view.bound[0].budget, Budget::Uncached);
-    assert_eq!(view.bound[0].percent, 100);
+    assert_eq!(view.hour.bound[0].budget, Budget::Uncached);
+    assert_eq!(view.hour.bound[0].percent, 100);
     let ladder = view.ladder.unwrap().uncached;
     assert_eq!(
         (ladder.steps, ladder.ceiling, ladder.enough),
@@ -353,18 +353,25 @@ fn the_picture_tells_what_would_help() {
     let advice = view.advice();
     assert_eq!(
         advice[0],
-        "100 % of the waiting of the last hour was for uncached prompt tokens"
+        "in the last hour 0 of 1 request waited, 1 waits now, 61 s in all: 100 % for uncached prompt tokens"
     );
     assert!(
         advice
-            .iter()
-            .any(|line| line.contains("its ceiling of 10800000 in about 165 min")),
+            .last()
+            .unwrap()
+            .contains("its ceiling of 10,800,000 in about 3 h"),
         "{advice:?}"
     );
     // Nobody waits, nothing to say.
     let mut idle = Limiter::new(Options::default(), at(0));
     idle.observe(&"pool".into(), &Observation::default(), at(0));
     assert!(idle.snapshot(at(1)).pools[0].advice().is_empty());
+
+    // A restart knows the same hour.
+    let saved = limiter.saved(at(61_000));
+    let mut again = Limiter::new(Options::default(), at(0));
+    again.restore(saved, at(61_000));
+    assert_eq!(again.snapshot(at(61_000)).pools[0].hour, view.hour);
 }
 
 #[test]

@@ -138,5 +138,13 @@ fn show(output: Output, report: &UsageReport, json: bool) -> Outcome {
         ];
         output.table(&head, &[2, 3, 4, 5, 6], &rows)?;
     }
-    budgets(output, &report.pools)
+    budgets(output, &report.pools)?;
+    for pool in report.pools.iter().filter(|pool| !pool.advice.is_empty()) {
+        let about = format!("what would help {}", pool.name);
+        output.line(output.paint(Look::Bold, &about))?;
+        for line in &pool.advice {
+            output.line(format!("  {line}"))?;
+        }
+    }
+    Ok(())
 }

@@ -226,6 +226,59 @@ pub struct PoolInfo {
     pub in_flight: usize,
     /// It rests after the upstream's 429.
     pub paused: bool,
+    /// The last hour.
+    #[serde(default)]
+    pub hour: HourInfo,
+    /// What would shorten the waits, and what would not, in sentences; empty without requests in the last hour.
+    #[serde(default)]
+    pub advice: Vec<String>,
+}
+
+/// The last hour of a pool.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct HourInfo {
+    /// Requests admitted.
+    pub requests: u64,
+    /// Of those, how many had waited for a second or longer.
+    pub waited: u64,
+    /// Times that the upstream answered 429.
+    pub throttled: u64,
+    /// Terminals that asked.
+    pub terminals: usize,
+    /// What they waited for, the longest first.
+    pub waits: Vec<WaitedInfo>,
+    /// How the limits rise, where that is documented.
+    pub rises: Vec<RiseInfo>,
+}
+
+/// Waiting for one budget.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct WaitedInfo {
+    /// The budget.
+    pub budget: String,
+    /// Seconds of all requests together.
+    pub seconds: f64,
+    /// Share of all waiting.
+    pub percent: u64,
+}
+
+/// How a limit rises by what the upstream documents.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RiseInfo {
+    /// `prompt`, `uncached` or `generated`.
+    pub budget: String,
+    /// The limit, tokens per minute.
+    pub limit: u64,
+    /// Where it ends.
+    pub ceiling: u64,
+    /// Steps to there.
+    pub steps: u32,
+    /// The last minute's use was enough for a step.
+    pub enough: bool,
+    /// Seconds to the next step, if use is and stays enough.
+    pub next: f64,
+    /// Seconds to the ceiling, if use stays enough.
+    pub to_ceiling: f64,
 }
 
 /// One budget of a pool.

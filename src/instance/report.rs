@@ -8,13 +8,16 @@ use crate::clock;
 use crate::control::BudgetInfo;
 use crate::control::DayInfo;
 use crate::control::HealthReport;
+use crate::control::HourInfo;
 use crate::control::PoolInfo;
+use crate::control::RiseInfo;
 use crate::control::RunInfo;
 use crate::control::TerminalInfo;
 use crate::control::UpstreamInfo;
 use crate::control::UsageBy;
 use crate::control::UsageReport;
 use crate::control::UsageRow;
+use crate::control::WaitedInfo;
 use crate::instance::host::Instance;
 use crate::instance::run::Run;
 use crate::instance::slot::Slot;
@@ -27,6 +30,7 @@ use crate::tui::Tab;
 use crate::tui::ViewModel;
 use crate::upstream::Upstream;
 use crate::usage::By;
+use crate::usage::Dimensions;
 use crate::usage::Ledger;
 use crate::usage::Total;
 use crate::usage::figures;
@@ -252,9 +256,50 @@ fn pools(snapshot: &Snapshot) -> Vec<PoolInfo> {
             queue: pool.waiting,
             in_flight: pool.in_flight,
             paused: pool.paused_ms > 0,
+            hour: hour(pool),
+            advice: pool.advice(),
         }
     };
     snapshot.pools.iter().map(of).collect()
+}
+
+fn hour(pool: &PoolView) -> HourInfo {
+    let seconds = |millis| Duration::from_millis(millis).as_secs_f64();
+    let limits = pool.limits.into_array();
+    let rises = pool
+        .ladder
+        .map(Dimensions::into_array)
+        .into_iter()
+        .flatten();
+    let of = pool.hour.clone();
+    HourInfo {
+        requests: of.requests,
+        waited: of.waited,
+        throttled: of.throttled,
+        terminals: of.terminals,
+        waits: of
+            .bound
+            .iter()
+            .map(|one| WaitedInfo {
+                budget: one.budget.to_string(),
+                seconds: seconds(one.waited_ms),
+                percent: one.percent,
+            })
+            .collect(),
+        rises: rises
+            .zip(limits)
+            .zip(["prompt", "uncached", "generated"])
+            .map(|((ladder, limit), budget)| RiseInfo {
+                budget: budget.to_owned(),
+                limit,
+                ceiling: ladder.ceiling,
+                steps: ladder.steps,
+                enough: ladder.enough,
+                next: seconds(ladder.next_ms),
+                to_ceiling: seconds(ladder.ceiling_ms),
+            })
+            .collect(),
+    }
 }
 
 /// How the host is; `probe` opens a connection to each upstream.

@@ -153,6 +153,7 @@ impl Pool {
         options: &Options,
         now: Duration,
     ) {
+        self.hour.throttled(now);
         if self.learned.stray() && retry_after.is_none() {
             self.brake.stray(now);
             return;

@@ -84,12 +84,13 @@ pub struct Ticket {
 }
 
 /// The budget that a request waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Budget {
     /// Requests per second.
     Requests,
     /// All input tokens.
+    #[default]
     Prompt,
     /// Input tokens outside the cache.
     Uncached,

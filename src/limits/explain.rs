@@ -16,7 +16,7 @@ use crate::limits::pool::{Pool, TOKEN_BUDGETS};
 use crate::limits::queue::{Spot, Waiting};
 use crate::limits::requests::Requests;
 use crate::limits::room::Room;
-use crate::limits::snapshot::{Bound, Ladder, PoolView, QueueView, RequestsView, Snapshot, Wait};
+use crate::limits::snapshot::{Ladder, PoolView, QueueView, RequestsView, Snapshot, Wait};
 use crate::limits::window::Outlook;
 use crate::usage::Dimensions;
 use crate::usage::figures::Share;
@@ -176,8 +176,6 @@ impl Pool {
                 best
             }
         });
-        let waits = self.waits.of_hour(now, options.window * 60);
-        let all: u64 = waits.iter().map(|&(_, millis)| millis).sum();
         let rules = self.rules();
         PoolView {
             name: name.to_owned(),
@@ -198,14 +196,8 @@ impl Pool {
             })),
             paced: self.is_paced(),
             cautious_ms: millis(self.caution.until().saturating_sub(now)),
-            bound: waits
-                .into_iter()
-                .map(|(budget, waited_ms)| Bound {
-                    budget,
-                    waited_ms,
-                    percent: waited_ms * 100 / all.max(1),
-                })
-                .collect(),
+            capped: Dimensions::from_array(self.capped(options)),
+            hour: self.hour.view(now),
             ladder: self.ladder(name, &limits, now),
             rules_of: rules.map(|rules| format!("{} {}", rules.name, rules.as_of)),
         }

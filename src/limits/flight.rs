@@ -94,6 +94,7 @@ impl Flight {
 
     /// Makes the logs say that it spent this. Prompt entries keep their stamp; more output counts from now.
     pub(crate) fn charge(&self, pool: &mut Pool, spent: [u64; 3], now: Duration) {
+        pool.hour.spent(&spent, now);
         for (d, amount) in spent.into_iter().enumerate().take(2) {
             match self.prompt[d] {
                 Some(seq) => pool.correct(d, seq, amount),

@@ -517,7 +517,7 @@ impl Limiter {
         self.advance(now);
         for pool in self.pools.values_mut() {
             let bound = pool.bound.map(|budget| (budget, pool.queue.len()));
-            pool.waits.wait(bound, now.at, self.options.window * 60);
+            pool.hour.wait(bound, now.at);
         }
         while let Some((name, spot, daily)) = self.next_admission(now) {
             let id = spot.place.1;
@@ -574,7 +574,7 @@ impl Limiter {
         pool.quiet = Quiet::Unknown;
         let caps = pool.caps.flow;
         pool.pace.spend(&waiting.need, &caps, now.at, pool.span);
-        pool.earn();
+        pool.admitted(&waiting, now.at);
         if pool.is_busy() {
             pool.margin.mark_busy();
         }

@@ -21,6 +21,7 @@
 //! and returns decisions, [`Gate`] is the thin asynchronous handle around it. It does not estimate tokens; `usage`
 //! does.
 
+mod advice;
 mod answers;
 mod ask;
 mod bias;
@@ -32,6 +33,7 @@ mod foreign;
 mod foresee;
 mod gate;
 mod habits;
+mod hour;
 mod learn;
 mod limiter;
 mod margin;
@@ -54,4 +56,6 @@ pub use gate::{Departure, Gate, Permit};
 pub use limiter::{Decision, Ending, Id, Limiter, Moment};
 pub use options::{HeaderUnit, Options, Ratio};
 pub use saved::Saved;
-pub use snapshot::{Bound, DayView, Ladder, PoolView, QueueView, RequestsView, Snapshot, Wait};
+pub use snapshot::{
+    Bound, DayView, HourView, Ladder, PoolView, QueueView, RequestsView, Snapshot, Wait,
+};

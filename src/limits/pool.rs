@@ -10,6 +10,7 @@ use crate::limits::bias::Bias;
 use crate::limits::charging::Charging;
 use crate::limits::foreign::Foreign;
 use crate::limits::habits::Habits;
+use crate::limits::hour::Hour;
 use crate::limits::learn::Learned;
 use crate::limits::margin::{BUSY_PERCENT, Brake, Caution, Margin};
 use crate::limits::options::Options;
@@ -19,7 +20,7 @@ use crate::limits::requests::Requests;
 use crate::limits::reserve::{Bounds, Outputs, Rest};
 use crate::limits::room::{Room, Scan};
 use crate::limits::rules::{self, Rules};
-use crate::limits::tally::{Use, Waits};
+use crate::limits::tally::Use;
 use crate::limits::window::{Log, Seq};
 
 /// The budgets of the three logs, in their order.
@@ -111,7 +112,7 @@ pub(crate) struct Pool {
     pub(crate) outputs: Outputs,
     pub(crate) habits: Habits,
     pub(crate) used: Use,
-    pub(crate) waits: Waits,
+    pub(crate) hour: Hour,
     /// What the head was found to wait for.
     pub(crate) bound: Option<Budget>,
     /// The head and since when it is one.
@@ -158,7 +159,7 @@ impl Pool {
             outputs: Outputs::default(),
             habits: Habits::default(),
             used: Use::default(),
-            waits: Waits::default(),
+            hour: Hour::new(options.window),
             bound: None,
             head: None,
             quiet: Quiet::Unknown,
@@ -192,6 +193,15 @@ impl Pool {
             learned[d]
                 .unwrap_or(base[d])
                 .min(ceilings[d].unwrap_or(u64::MAX))
+        })
+    }
+
+    /// Which limits are the user's own rather than the upstream's.
+    pub(crate) fn capped(&self, options: &Options) -> [bool; 3] {
+        let ceilings = options.ceilings.into_array();
+        let learned = self.learned.limits();
+        std::array::from_fn(|d| {
+            ceilings[d].is_some_and(|own| learned[d].is_none_or(|learned| own < learned))
         })
     }
 
@@ -425,8 +435,12 @@ impl Pool {
         };
     }
 
-    /// A request was admitted: it earns a part of a retry.
-    pub(crate) fn earn(&mut self) {
+    /// A request was admitted: it counts in the hour, and earns a part of a retry.
+    pub(crate) fn admitted(&mut self, waiting: &Waiting, now: Duration) {
+        if !waiting.again {
+            let waited = now.saturating_sub(waiting.arrived);
+            self.hour.admitted(&waiting.terminal, waited, now);
+        }
         self.retries = (self.retries + EARNED).min(MOST_EARNED);
     }
 

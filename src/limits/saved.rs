@@ -8,6 +8,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+use crate::limits::hour::SavedPart;
 use crate::limits::options::Options;
 use crate::limits::pool::{Pool, age, stamp};
 use crate::limits::window::Log;
@@ -39,6 +40,9 @@ pub(crate) struct SavedPool {
     pub(crate) logs: Dimensions<Vec<(i64, u64)>>,
     /// The same, counted when answers end.
     pub(crate) ended: Dimensions<Vec<(i64, u64)>>,
+    /// The last hour, for advice.
+    #[serde(default)]
+    pub(crate) hour: Vec<SavedPart>,
 }
 
 impl Pool {
@@ -69,6 +73,7 @@ impl Pool {
             outputs: self.outputs.saved(),
             logs: Dimensions::from_array(logs),
             ended: Dimensions::from_array(ended),
+            hour: self.hour.saved(now, wall),
         }
     }
 
@@ -101,6 +106,7 @@ impl Pool {
                 }
             }
         }
+        self.hour.restore(saved.hour, now, wall);
         self.advance(options, now);
     }
 }

@@ -23,7 +23,7 @@ pub struct Snapshot {
 }
 
 /// One pool.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PoolView {
     /// Account and model.
     pub name: String,
@@ -61,15 +61,35 @@ pub struct PoolView {
     /// Bursts inside the minute are bounded for so long, after a 429 that our account cannot explain; milliseconds.
     #[serde(default)]
     pub cautious_ms: u64,
-    /// What requests waited for in the last hour, the longest first.
+    /// The limit is the user's setting, not what the upstream grants.
     #[serde(default)]
-    pub bound: Vec<Bound>,
+    pub capped: Dimensions<bool>,
+    /// The last hour.
+    #[serde(default)]
+    pub hour: HourView,
     /// How the limits will rise, where that is documented.
     #[serde(default)]
     pub ladder: Option<Dimensions<Ladder>>,
     /// Date of the documents that `ladder` follows.
     #[serde(default)]
     pub rules_of: Option<String>,
+}
+
+/// The last hour of a pool.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HourView {
+    /// Requests admitted.
+    pub requests: u64,
+    /// Of those, how many had waited for a second or longer.
+    pub waited: u64,
+    /// What they cost.
+    pub tokens: Dimensions<u64>,
+    /// Times that the upstream answered 429.
+    pub throttled: u64,
+    /// Terminals that asked, at most some dozens.
+    pub terminals: usize,
+    /// What was waited for, the longest first.
+    pub bound: Vec<Bound>,
 }
 
 /// Part of the waiting of the last hour.
@@ -96,67 +116,6 @@ pub struct Ladder {
     pub next_ms: u64,
     /// Milliseconds to the ceiling, if use stays enough.
     pub ceiling_ms: u64,
-}
-
-impl PoolView {
-    /// What would shorten the waits, by what bound in the last hour; empty when nobody waited for tokens.
-    pub fn advice(&self) -> Vec<String> {
-        let Some(bound) = self.bound.iter().find(|one| one.budget != Budget::Requests) else {
-            return Vec::new();
-        };
-        let (d, helps): (usize, &[&str]) = match bound.budget {
-            Budget::Prompt => (
-                0,
-                &[
-                    "shorter contexts (compaction) or fewer terminals help; the prompt cache does not, it counts here too",
-                ],
-            ),
-            Budget::Uncached => (
-                1,
-                &[
-                    "cache hits help: keep sessions alive rather than new, and send the session's affinity to the upstream",
-                    "fewer terminals let each one return before its cache expires",
-                ],
-            ),
-            Budget::Generated => (
-                2,
-                &["less thinking or fewer terminals help; compaction and caching do not"],
-            ),
-            Budget::Pause | Budget::Requests => {
-                return vec![
-                    "the upstream itself refused: look for another user of the account, or lower the ratio".to_owned(),
-                ];
-            }
-        };
-        let mut advice = vec![format!(
-            "{} % of the waiting of the last hour was for {}",
-            bound.percent, bound.budget
-        )];
-        advice.extend(helps.iter().map(|&text| text.to_owned()));
-        if let Some(ladder) = self.ladder.map(|ladder| ladder.into_array()[d]) {
-            advice.push(if ladder.steps == 0 {
-                "the limit is at its documented ceiling; only a higher tier raises it".to_owned()
-            } else if ladder.enough {
-                format!(
-                    "the limit may rise by a quarter in about {} min, and reach its ceiling of {} in about {} min",
-                    ladder.next_ms.div_ceil(60_000),
-                    ladder.ceiling,
-                    ladder.ceiling_ms.div_ceil(60_000)
-                )
-            } else {
-                "use of more than half the limit over a minute would let it rise".to_owned()
-            });
-        }
-        let foreign = self.foreign.into_array()[d];
-        if foreign > 0 {
-            let limit = self.limits.into_array()[d].max(1);
-            advice.push(format!(
-                "another user of the account spends about {} % of this limit",
-                foreign * 100 / limit
-            ));
-        }
-        advice
-    }
 }
 
 /// One waiting request.

@@ -1,25 +1,12 @@
-//! What was: use per minute, for the steps of the upstream and for ramps, and what requests waited for in the last hour.
+//! What was used in each of the last minutes, for the steps of the upstream and for ramps.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::limits::ask::Budget;
-
 /// Minutes of use remembered.
 const MINUTES: usize = 15;
-/// Parts of the last hour.
-const PARTS: usize = 12;
 /// Minutes that a ramp looks back on.
 const RAMP: usize = 5;
-
-/// All budgets that a request can wait for.
-pub(crate) const BUDGETS: [Budget; 5] = [
-    Budget::Requests,
-    Budget::Prompt,
-    Budget::Uncached,
-    Budget::Generated,
-    Budget::Pause,
-];
 
 /// Tokens spent in each of the last windows.
 #[derive(Clone, Debug, Default)]
@@ -70,60 +57,6 @@ impl Use {
     }
 }
 
-/// How long requests waited for each budget, milliseconds of all requests together.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Waits {
-    parts: VecDeque<(Duration, [u64; 5])>,
-    since: Duration,
-}
-
-impl Waits {
-    /// So many requests have waited since the last call for the same budget.
-    pub(crate) fn wait(&mut self, budget: Option<(Budget, usize)>, now: Duration, hour: Duration) {
-        let time = now.saturating_sub(self.since);
-        self.since = now;
-        let Some((budget, waiting)) = budget else {
-            return;
-        };
-        let part = hour / 12;
-        if self
-            .parts
-            .back()
-            .is_none_or(|&(start, _)| now >= start + part)
-        {
-            if self.parts.len() == PARTS {
-                self.parts.pop_front();
-            }
-            self.parts.push_back((now, [0; 5]));
-        }
-        let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        if let (Some((_, sums)), Some(index)) = (
-            self.parts.back_mut(),
-            BUDGETS.iter().position(|&one| one == budget),
-        ) {
-            sums[index] = sums[index].saturating_add(millis.saturating_mul(waiting as u64));
-        }
-    }
-
-    /// Milliseconds waited for each budget in the last hour, the longest first; budgets nobody waited for are left out.
-    pub(crate) fn of_hour(&self, now: Duration, hour: Duration) -> Vec<(Budget, u64)> {
-        let live = self.parts.iter().filter(|&&(start, _)| start + hour > now);
-        let mut sums = [0_u64; 5];
-        for (_, part) in live {
-            for (sum, millis) in sums.iter_mut().zip(part) {
-                *sum += millis;
-            }
-        }
-        let mut all: Vec<_> = BUDGETS
-            .into_iter()
-            .zip(sums)
-            .filter(|&(_, millis)| millis > 0)
-            .collect();
-        all.sort_by_key(|&(_, millis)| std::cmp::Reverse(millis));
-        all
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -144,21 +77,5 @@ mod tests {
         assert_eq!(used.last(), [0; 3]);
         used.roll(MINUTE * 100, MINUTE);
         assert_eq!(used.ramp(), [0; 3]);
-    }
-
-    #[test]
-    fn the_last_hour_tells_what_was_waited_for() {
-        let hour = MINUTE * 60;
-        let mut waits = Waits::default();
-        waits.wait(None, MINUTE, hour);
-        waits.wait(Some((Budget::Prompt, 2)), MINUTE * 2, hour);
-        waits.wait(Some((Budget::Pause, 3)), MINUTE * 3, hour);
-        assert_eq!(
-            waits.of_hour(MINUTE * 3, hour),
-            [(Budget::Pause, 180_000), (Budget::Prompt, 120_000)]
-        );
-        waits.wait(None, MINUTE * 40, hour);
-        waits.wait(Some((Budget::Prompt, 1)), MINUTE * 41, hour);
-        assert_eq!(waits.of_hour(MINUTE * 63, hour), [(Budget::Prompt, 60_000)]);
     }
 }

@@ -83,7 +83,7 @@ async fn forecasts_of_two_hundred_waits() {
         row(&budget.to_string(), &of);
     }
     row("all", &past.iter().collect::<Vec<_>>());
-    assert!(past.len() >= 50, "{} waits tell little", past.len());
+    assert!(past.len() >= 50 || !stage.is_calm(), "{} waits", past.len());
 }
 
 fn row(name: &str, waits: &[&Past]) {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use kimiq::limits::Options as Limits;
+use kimiq::limits::{HeaderUnit, Options as Limits};
 use kimiq::simulator::Options as Upstream;
 use kimiq::usage::Dimensions;
 use parking_lot::Mutex;
@@ -16,21 +16,6 @@ use super::stage::{Crowd, START, Session, Stage, share};
 /// zero 429 after the first minute, and a total time near the bound of the budget.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn eight_openings_at_once() {
-    let mut best = f64::MAX;
-    // A machine that is busy with other things makes a run slower, never faster.
-    for _ in 0..3 {
-        best = best.min(open_eight().await);
-        // The margin, and the guard that is longer here, cost a tenth; the first window's worth comes on top of what the
-        // others bring and gives about that back.
-        if best < 1.2 {
-            return;
-        }
-    }
-    panic!("{best:.2} of the time that the budget takes");
-}
-
-/// The time that it took, in relation to what the budget takes for as many tokens.
-async fn open_eight() -> f64 {
     let upstream = Upstream {
         decode_pace: 100.0,
         ..Upstream::default()
@@ -57,38 +42,49 @@ async fn open_eight() -> f64 {
         "1: {} answers, {failures} failures, {refused} 429 of which {late} late, {end:.2} min for {minutes:.2} min of budget",
         truth.answers(0.0, f64::MAX),
     );
-    assert_eq!((failures, late), (0, 0));
-    end / minutes
+    assert_eq!(failures, 0);
+    assert!(late == 0 || !stage.is_calm(), "{late}");
+    assert!(refused * 50 <= truth.answers(0.0, f64::MAX), "{refused}");
+    // The margin, and the guard that is longer here, cost a tenth; the first window's worth comes on top of what the
+    // others bring and gives about that back.
+    assert!(
+        end < minutes * 1.2 || !stage.is_calm(),
+        "{end:.2} min for {minutes:.2}"
+    );
 }
 
 /// Scenario 2: from 25 to 350 requests a minute within five minutes, at an upstream that also bounds each 10 s to a quarter
-/// of the minute's limit. The requests come in clumps of 20 s, so that a clump at the end is above that bound. Passes
-/// without a burst of 429.
+/// of the minute's limit. The requests come in clumps of 15 s, and at the end they are a little more than the minute
+/// takes. Passes without a burst of 429.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_climb_under_a_window_of_ten_seconds() {
-    let limits = Dimensions {
-        prompt: 1_800_000,
-        uncached: 450_000,
-        generated: 36_000,
-    };
+    // A tenth of what is usual, so that the machine keeps up with the requests.
     let upstream = Upstream {
-        start: limits,
+        start: Dimensions {
+            prompt: 130_000,
+            ..START
+        },
         burst_window: Some(Duration::from_secs(10)),
+        adaptive: false,
         ..Upstream::default()
     };
-    let stage = Stage::open(30, upstream, Limits::default()).await;
-    let sessions = (0..60).map(|number| {
+    let limits = Limits {
+        header_unit: HeaderUnit::Minute,
+        ..Limits::default()
+    };
+    let stage = Stage::open(20, upstream, limits).await;
+    let sessions = (0..80).map(|number| {
         let (name, id) = (format!("run:{}", number % 10), format!("session {number}"));
-        let mut session = Session::new(&stage, &name, &id, 4_600);
+        let mut session = Session::new(&stage, &name, &id, 500);
         session.grows = false;
         session
     });
     let idle = Arc::new(Mutex::new(sessions.collect::<Vec<_>>()));
     let free = Arc::new(Semaphore::new(idle.lock().len()));
     let mut turns = JoinSet::new();
-    for clump in 0..15 {
-        // A third of 25 a minute in the first clump, of 350 in the last.
-        for _ in 0..(25 + 325 * clump / 14) / 3 {
+    for clump in 0..20 {
+        // A quarter of 25 a minute in the first clump, of 350 in the last.
+        for _ in 0..(25 + 325 * clump / 19) / 4 {
             let (free, idle) = (free.clone(), idle.clone());
             turns.spawn(async move {
                 let _one = free.acquire().await.unwrap();
@@ -98,7 +94,7 @@ async fn a_climb_under_a_window_of_ten_seconds() {
                 failures
             });
         }
-        stage.think(Duration::from_secs(20)).await;
+        stage.think(Duration::from_secs(15)).await;
     }
     let asked = turns.len();
     let failures: usize = turns.join_all().await.into_iter().sum();
@@ -156,5 +152,8 @@ async fn bounds_of_the_output_above_the_limit() {
     assert_eq!((failures, refused), (0, 0));
     // 36,000 a minute are six streams of 100 tokens a second. Who reserves the bound has one.
     assert!(most >= 6, "{most}");
-    assert!(end < minutes * 1.4, "{end:.2} min for {minutes:.2}");
+    assert!(
+        end < minutes * 1.3 || !stage.is_calm(),
+        "{end:.2} min for {minutes:.2}"
+    );
 }

@@ -554,3 +554,51 @@ fn who_will_come_and_pass_is_foreseen() {
     }
     assert_eq!(went, [90_000, 150_000]);
 }
+
+/// A 429 to the only request in flight, of 60,000 tokens, when the headers say that so much is left.
+fn after_a_429(left: [Option<u64>; 3]) -> kimiq::limits::PoolView {
+    let pool: Arc<str> = "pool".into();
+    let mut limiter = Limiter::new(
+        Options {
+            ratio: Ratio::Auto { start_ppm: 950_000 },
+            ..Options::default()
+        },
+        at(0),
+    );
+    let seen = |left: [Option<u64>; 3]| Observation {
+        limits: Dimensions::from_array([Some(3_600_000), Some(900_000), Some(36_000)]),
+        remaining: Dimensions::from_array(left),
+        ..Observation::default()
+    };
+    let id = limiter.arrive(
+        Ask {
+            uncached: 60_000,
+            ..ask("one", 60_000)
+        },
+        at(1000),
+    );
+    assert_eq!(admitted(&mut limiter), [id]);
+    limiter.sent(id, at(1000));
+    limiter.observe(&pool, &seen(left), at(1200));
+    limiter.throttled(&pool, Some(id), None, 0, at(1210));
+    limiter.end(id, Ending::Refused, at(1210));
+    limiter.snapshot(at(1210)).pools[0].clone()
+}
+
+#[test]
+fn a_429_is_read_by_its_headers() {
+    let check = |left: [u64; 3], ratio: u32, cautious: bool, foreign: [u64; 3]| {
+        let view = after_a_429(left.map(Some));
+        assert_eq!(view.ratio_ppm, ratio, "{left:?}");
+        assert_eq!(view.cautious_ms > 0, cautious, "{left:?}");
+        assert_eq!(view.foreign.into_array(), foreign, "{left:?}");
+    };
+    // Others have used a budget up: from now on it is counted, and next to nothing is cut.
+    check([40_000, 900_000, 36_000], 940_500, false, [3_240_000, 0, 0]);
+    check([3_600_000, 900_000, 0], 940_500, false, [0, 0, 32_400]);
+    // There is room everywhere, but much was just counted: too much came at once.
+    check([3_600_000, 500_000, 36_000], 950_000, true, [0, 0, 0]);
+    // Nothing explains it; nor where no header tells anything.
+    check([3_600_000, 900_000, 36_000], 921_500, true, [0, 0, 0]);
+    assert_eq!(after_a_429([None; 3]).ratio_ppm, 921_500);
+}

@@ -5,7 +5,6 @@
 //! instant at which something can change; its task is woken when that instant comes nearer, and finds out by itself when it
 //! went away.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +16,7 @@ use tokio::time::Instant;
 
 use crate::limits::ask::{Ask, Refusal, RefusalKind, Ticket};
 use crate::limits::limiter::{Decision, Ending, Id, Limiter, Moment};
+use crate::limits::numbers::ById;
 use crate::limits::options::Options;
 use crate::limits::saved::Saved;
 use crate::limits::snapshot::{Snapshot, Wait};
@@ -52,7 +52,7 @@ struct Shared {
 
 struct State {
     limiter: Limiter,
-    waiters: HashMap<Id, oneshot::Sender<Answer>>,
+    waiters: ById<oneshot::Sender<Answer>>,
     /// When something can change next.
     wake: Option<Duration>,
     /// What the timer sleeps until: never later than that, often earlier.
@@ -93,7 +93,7 @@ impl Gate {
             slice: options.window / 240,
             state: Mutex::new(State {
                 limiter: Limiter::new(options, now),
-                waiters: HashMap::new(),
+                waiters: ById::default(),
                 wake: None,
                 armed: None,
                 closed: false,
@@ -134,13 +134,14 @@ impl Gate {
     pub async fn admit(&self, ask: Ask) -> Result<Permit, Refusal> {
         let (answer, decided) = oneshot::channel();
         let id = self.shared.enter(ask, answer);
-        let leave = Leave {
+        let mut leave = Leave {
             shared: &self.shared,
             id,
+            decided: false,
         };
         let answer = decided.await;
-        // Decided: it finds nothing to take back, and from here on the permit gives itself back.
-        drop(leave);
+        // From here on the permit gives itself back.
+        leave.decided = true;
         answer.unwrap_or_else(|_gone| Err(Refusal::new(RefusalKind::ShuttingDown, Duration::ZERO)))
     }
 
@@ -366,10 +367,14 @@ fn next_chance(state: &mut u64) -> u64 {
 struct Leave<'a> {
     shared: &'a Arc<Shared>,
     id: Id,
+    decided: bool,
 }
 
 impl Drop for Leave<'_> {
     fn drop(&mut self) {
+        if self.decided {
+            return;
+        }
         let mut state = self.shared.state.lock();
         // Without a waiter it is decided, and the answer on its way gives itself back.
         if state.waiters.remove(&self.id).is_none() {

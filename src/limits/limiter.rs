@@ -9,7 +9,7 @@
 //! corrected when the upstream tells its usage. Budgets that the upstream may charge at the end are counted a second time,
 //! then.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +20,7 @@ use crate::limits::ask::{Ask, Budget, Refusal, RefusalKind, Ticket};
 use crate::limits::daily::Daily;
 use crate::limits::flight::Flight;
 use crate::limits::foresee::Foretold;
+use crate::limits::numbers::ById;
 use crate::limits::options::Options;
 use crate::limits::pool::{Pool, Quiet, price, service};
 use crate::limits::queue::{Spot, Waiting};
@@ -79,9 +80,9 @@ pub struct Limiter {
     pub(crate) pools: BTreeMap<Arc<str>, Pool>,
     pub(crate) requests: Requests,
     pub(crate) daily: Daily,
-    pub(crate) queued: HashMap<Id, (Arc<str>, Spot)>,
+    pub(crate) queued: ById<(Arc<str>, Spot)>,
     pub(crate) deadlines: BTreeSet<(Duration, Id)>,
-    pub(crate) flights: HashMap<Id, Flight>,
+    pub(crate) flights: ById<Flight>,
     next: Id,
     closed: bool,
     pub(crate) decisions: Vec<Decision>,
@@ -101,9 +102,9 @@ impl Limiter {
             ),
             options,
             pools: BTreeMap::new(),
-            queued: HashMap::new(),
+            queued: ById::default(),
             deadlines: BTreeSet::new(),
-            flights: HashMap::new(),
+            flights: ById::default(),
             next: 1,
             closed: false,
             decisions: Vec::new(),
@@ -118,14 +119,13 @@ impl Limiter {
 
     /// When to call [`Limiter::tick`] if nothing else happens before.
     pub fn next_wake(&self, now: Moment) -> Option<Duration> {
-        let pools = self.pools.values().flat_map(|pool| {
+        let busy = self.pools.values().filter(|pool| !pool.queue.is_empty());
+        let pools = busy.flat_map(|pool| {
             let look = match pool.quiet {
                 Quiet::Until(at) => Some(at),
                 Quiet::Always => None,
                 // Somebody fits, or would if requests per second had room.
-                Quiet::Unknown => {
-                    (!pool.queue.is_empty()).then(|| self.requests.ready_at().max(now.at))
-                }
+                Quiet::Unknown => Some(self.requests.ready_at().max(now.at)),
             };
             look.into_iter().chain(pool.queue.next_clock())
         });
@@ -142,7 +142,7 @@ impl Limiter {
             self.refuse(id, RefusalKind::ShuttingDown, Duration::from_secs(5));
             return id;
         }
-        self.ready(&ask.pool, now);
+        self.open(&ask.pool, now);
         let Some(pool) = self.pools.get_mut(&ask.pool) else {
             return id;
         };
@@ -190,7 +190,8 @@ impl Limiter {
         let spot = pool.queue.push((ticket.order, id), waiting, rescue);
         pool.quiet = Quiet::Unknown;
         self.queued.insert(id, (Arc::clone(&ask.pool), spot));
-        self.admit_all(now);
+        self.advance(now);
+        self.admit_ready(now);
         let left = self.reject_hopeless(id, ask.again.is_some(), now);
         // Where nothing changed since, nobody else fits.
         if self.expire_deadlines(now) || left {
@@ -358,13 +359,12 @@ impl Limiter {
         spent
     }
 
-    /// A request of this pool failed for a reason that says nothing about budgets, and may be tried again: retries are at most
-    /// a tenth of the admissions, ten at once. Takes one out of that budget.
+    /// A request of this pool failed for a reason that says nothing about budgets. Takes one out of its retries.
     pub fn may_retry(&mut self, pool: &str) -> bool {
         self.pools.get_mut(pool).is_none_or(Pool::retry)
     }
 
-    /// What a request counts as if it were cancelled now, with so many output tokens that were not told yet.
+    /// What a request counts as if it were cancelled now, with so many untold output tokens.
     pub fn spent(&self, id: Id, untold: u64) -> Tokens {
         let flight = self.flights.get(&id);
         flight.map_or_else(Tokens::default, |flight| flight.so_far(untold))
@@ -468,25 +468,28 @@ impl Limiter {
 
     /// Makes the pool of that name ready to be read.
     fn ready(&mut self, name: &Arc<str>, now: Moment) {
+        self.open(name, now);
+        self.advance(now);
+    }
+
+    fn open(&mut self, name: &Arc<str>, now: Moment) {
         if self.pools.len() >= MANY_POOLS && !self.pools.contains_key(name) {
             self.pools.retain(|_, pool| !pool.is_idle());
         }
         let options = &self.options;
-        let pool = self
-            .pools
+        self.pools
             .entry(Arc::clone(name))
-            .or_insert_with(|| Pool::new(options, now.at, now.wall));
-        pool.advance(options, now.at);
-        pool.touch(options, now.at, now.wall);
+            .or_insert_with(|| Pool::new(options, now.at, now.wall))
+            .touch(options, now.at, now.wall);
     }
 
-    /// What every event ends with.
+    /// What every event ends with. Where nobody waits there is nothing to decide, and time passes with the next event.
     fn step(&mut self, now: Moment) {
-        loop {
-            self.admit_all(now);
-            if !self.expire_deadlines(now) {
-                break;
-            }
+        let mut again = !self.queued.is_empty();
+        while again {
+            self.advance(now);
+            self.admit_ready(now);
+            again = self.expire_deadlines(now);
         }
     }
 
@@ -512,9 +515,8 @@ impl Limiter {
     }
 
     /// Admits who fits, until nobody does.
-    fn admit_all(&mut self, now: Moment) {
+    fn admit_ready(&mut self, now: Moment) {
         self.daily.roll(now.wall);
-        self.advance(now);
         for pool in self.pools.values_mut() {
             let bound = pool.bound.map(|budget| (budget, pool.queue.len()));
             pool.hour.wait(bound, now.at);
@@ -634,6 +636,9 @@ impl Limiter {
         let pool = self.pools.get_mut(&name)?;
         let waiting = pool.queue.remove(spot, pool.rescue())?;
         pool.quiet = Quiet::Unknown;
+        if pool.queue.is_empty() {
+            pool.bound = None;
+        }
         self.deadlines.remove(&(waiting.deadline, id));
         Some(waiting)
     }

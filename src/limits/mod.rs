@@ -37,6 +37,7 @@ mod hour;
 mod learn;
 mod limiter;
 mod margin;
+mod numbers;
 mod options;
 mod pace;
 mod pool;

@@ -125,7 +125,7 @@ pub(crate) struct Pool {
 
 impl Pool {
     pub(crate) fn new(options: &Options, now: Duration, wall: DateTime<Utc>) -> Self {
-        Self {
+        let mut new = Self {
             span: options.span(),
             inner_span: options.span() / 6,
             at_end: options.charged_at_end.into_array(),
@@ -165,7 +165,9 @@ impl Pool {
             quiet: Quiet::Unknown,
             retries: MOST_EARNED,
             last_traffic: wall,
-        }
+        };
+        new.refresh(options, now);
+        new
     }
 
     /// What is documented for pools like this one.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
-use ring::digest::{SHA256, digest};
+use ring::digest::{Context, SHA256};
 
 use crate::upstream::Kind;
 use crate::wire::{Dialect, Facts};
@@ -22,6 +22,9 @@ const CLIENTS_OWN: [&str; 3] = [
     "x-multi-turn-session-id",
     "x-claude-code-session-id",
 ];
+
+/// Bytes of the hash that are sent, as twice as many digits.
+const BYTES: usize = 16;
 
 /// What is added to a request so that it meets its cache.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,10 +39,16 @@ impl Affinity {
         if !kind.takes_affinity() || chosen {
             return None;
         }
-        let hash = digest(&SHA256, format!("affinity of {session}").as_bytes());
-        let value = hash.as_ref()[..16]
-            .iter()
-            .fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
+        let mut hash = Context::new(&SHA256);
+        hash.update(b"affinity of ");
+        hash.update(session.as_bytes());
+        let hash = hash.finish();
+        let mut value = String::with_capacity(2 * BYTES);
+        for byte in &hash.as_ref()[..BYTES] {
+            for digit in [byte >> 4, byte & 15] {
+                value.extend(char::from_digit(u32::from(digit), 16));
+            }
+        }
         Some(Self { value })
     }
 

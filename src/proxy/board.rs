@@ -171,6 +171,7 @@ impl Board {
             activity,
             phase: Phase::Queued,
             ended: None,
+            left: false,
         }
     }
 
@@ -190,6 +191,7 @@ pub(super) struct Entry {
     activity: Arc<Mutex<Activity>>,
     phase: Phase,
     ended: Option<(Outcome, Tokens)>,
+    left: bool,
 }
 
 impl Entry {
@@ -242,10 +244,12 @@ impl Entry {
         all += tokens;
         self.ended = Some((outcome, all));
     }
-}
 
-impl Drop for Entry {
-    fn drop(&mut self) {
+    /// Takes it off the board, once.
+    pub(super) fn leave(&mut self) {
+        if std::mem::replace(&mut self.left, true) {
+            return;
+        }
         let (outcome, tokens) = self
             .ended
             .unwrap_or((Outcome::Cancelled, Tokens::default()));
@@ -256,6 +260,12 @@ impl Drop for Entry {
             activity.tokens += tokens;
         }
         self.board.changed();
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.leave();
     }
 }
 

@@ -21,12 +21,13 @@ use crate::proxy::affinity::Affinity;
 use crate::proxy::board::{Entry, Outcome, Phase};
 use crate::proxy::fault::Fault;
 use crate::proxy::listener::Answer;
-use crate::proxy::meter::{Meter, Subject};
+use crate::proxy::meter::{Afterwards, Meter, Subject};
 use crate::proxy::stalls::Watched;
 use crate::proxy::stream::Relay;
 use crate::proxy::trouble::Failing;
 use crate::upstream::{
-    Connection, Refusal, SendBody, SendError, Upstream, observe, request_headers, response_headers,
+    AnswerBody, Connection, Refusal, SendBody, SendError, Upstream, observe, request_headers,
+    response_headers,
 };
 use crate::usage::{Estimate, Tokens};
 use crate::wire::{Dialect, Facts, Scan, Tap, Turn};
@@ -58,6 +59,8 @@ pub(super) struct Call {
     pub(super) dialect: Dialect,
     /// How long the client waits for the head of an answer.
     pub(super) patience: Duration,
+    /// Where the answer's meter waits until the answer was flushed.
+    pub(super) afterwards: Afterwards,
 }
 
 /// What follows a try that brought no answer.
@@ -93,7 +96,7 @@ pub(super) async fn exchange(
     let subject = subject(&call, &mut facts)?;
     let pool = subject.place.clone();
     let kind = call.upstream.kind();
-    let affinity = Affinity::of(kind, &head.headers, subject.session());
+    let affinity = Affinity::of(kind, &head.headers, &subject.session);
     let chunks = match &affinity {
         Some(affinity) => affinity.pin(chunks, call.dialect, &facts),
         None => chunks,
@@ -128,7 +131,7 @@ pub(super) async fn exchange(
             cached: estimate.cached,
             cache_expires_in: estimate.cache_expires_in,
             class: class(&facts, &estimate),
-            session: meter.subject.session().into(),
+            session: meter.subject.session.clone(),
             max_tokens: facts.max_output,
             budgeted: kind.has_token_budgets(),
             patience,
@@ -150,7 +153,7 @@ pub(super) async fn exchange(
             Ok(answer) if answer.status().is_success() => {
                 meter.entry.answered();
                 meter.entry.phase(Phase::Streaming);
-                return Ok(relay(call.dialect, meter, watched, answer));
+                return Ok(relay(&call, meter, watched, answer));
             }
             Ok(answer) => {
                 let (parts, text) = read_refusal(answer).await;
@@ -250,14 +253,17 @@ fn subject(call: &Call, facts: &mut Facts) -> Result<Subject, Fault> {
     if !facts.whole {
         return bad("the request's body is no whole JSON object");
     }
-    let Some(model) = facts.model.clone() else {
+    let Some(model) = facts.model.take() else {
         return bad("the request names no `model`");
     };
     Ok(Subject {
         terminal: call.terminal.clone(),
         place: call.upstream.pool(&model),
         model,
-        session: facts.session.clone(),
+        session: facts
+            .session
+            .as_deref()
+            .map_or_else(|| call.terminal.clone(), Into::into),
         prompt: std::mem::take(&mut facts.prompt),
         spawns: facts.spawns,
         guess: None,
@@ -291,7 +297,7 @@ impl Going<'_> {
         connection: Connection,
         departure: Departure,
         watched: &Watched,
-    ) -> Result<Response<Incoming>, SendError> {
+    ) -> Result<Response<AnswerBody>, SendError> {
         let Call { upstream, path, .. } = self.call;
         let mut headers = request_headers(&self.head.headers, upstream);
         if let Some(affinity) = self.affinity {
@@ -308,10 +314,10 @@ impl Going<'_> {
 }
 
 fn relay(
-    dialect: Dialect,
-    mut meter: Meter,
+    call: &Call,
+    mut meter: Box<Meter>,
     watched: Watched,
-    answer: Response<Incoming>,
+    answer: Response<AnswerBody>,
 ) -> Response<Answer> {
     let (mut parts, body) = answer.into_parts();
     let content = parts
@@ -321,13 +327,13 @@ fn relay(
     let events = content.starts_with(b"text/event-stream");
     let must_end = events || content.starts_with(b"application/json");
     parts.headers = response_headers(parts.headers);
-    meter.answer(Tap::new(dialect, events));
-    let relay = Relay::new(body, meter, watched, must_end);
-    Response::from_parts(parts, Answer::Relay(Box::new(relay)))
+    meter.answer(Tap::new(call.dialect, events));
+    let relay = Relay::new(body, meter, call.afterwards.clone(), watched, must_end);
+    Response::from_parts(parts, Answer::Relay(relay))
 }
 
 /// The head and the beginning of an answer that is no success.
-async fn read_refusal(answer: Response<Incoming>) -> (http::response::Parts, Bytes) {
+async fn read_refusal(answer: Response<AnswerBody>) -> (http::response::Parts, Bytes) {
     let (parts, body) = answer.into_parts();
     let text = Limited::new(body, LONGEST_REFUSAL).collect();
     // The status still tells most; an explanation that broke off, or that does not come, is none.

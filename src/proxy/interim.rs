@@ -15,15 +15,17 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::proxy::heads::Line;
+use crate::proxy::meter::Afterwards;
 
 const PROCESSING: &[u8] = b"HTTP/1.1 102 Processing\r\n\r\n";
 
-/// A connection as the server library sees it, which remembers whether bytes wait to be written, and
-/// that some came.
+/// A connection as the server library sees it, which remembers whether bytes wait to be written, and that some came, and
+/// settles what was left for afterwards when all were written.
 #[derive(Debug)]
 pub(super) struct Observed {
     stream: TcpStream,
     backlog: Arc<AtomicBool>,
+    afterwards: Afterwards,
     line: Arc<Line>,
 }
 
@@ -32,6 +34,7 @@ pub(super) struct Observed {
 pub(super) struct Signs {
     socket: Socket,
     backlog: Arc<AtomicBool>,
+    pub(super) afterwards: Afterwards,
 }
 
 /// Both handles of a connection, whose mark is `line`.
@@ -40,10 +43,12 @@ pub(super) fn share(stream: TcpStream, line: Arc<Line>) -> io::Result<(Observed,
     let signs = Signs {
         socket: SockRef::from(&stream).try_clone()?,
         backlog: backlog.clone(),
+        afterwards: Afterwards::default(),
     };
     let observed = Observed {
         stream,
         backlog,
+        afterwards: signs.afterwards.clone(),
         line,
     };
     Ok((observed, signs))
@@ -116,7 +121,11 @@ impl AsyncWrite for Observed {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
+        let flushed = Pin::new(&mut self.stream).poll_flush(context);
+        if flushed.is_ready() {
+            self.afterwards.settle();
+        }
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -27,13 +27,15 @@ use crate::proxy::Proxy;
 use crate::proxy::exchange::{Call, exchange, unreachable_upstream};
 use crate::proxy::fault::Fault;
 use crate::proxy::heads::{self, LOOK, Line};
+use crate::proxy::inline::{Dormant, Inline};
 use crate::proxy::interim::{Signs, share};
 use crate::proxy::keys::Asker;
+use crate::proxy::meter::Afterwards;
 use crate::proxy::patience::{self, Patience};
 use crate::proxy::route::{Path, split};
 use crate::proxy::stream::{BodyError, Relay};
 use crate::upstream::{
-    Connection, SendBody, SendError, Upstream, request_headers, response_headers,
+    AnswerBody, Connection, SendBody, SendError, Upstream, request_headers, response_headers,
 };
 use crate::wire::Dialect;
 
@@ -100,6 +102,12 @@ pub async fn serve(
     }
 }
 
+/// Why a connection ends before the client wants it.
+enum End {
+    Graceful,
+    Late,
+}
+
 async fn connection(
     stream: TcpStream,
     line: Arc<Line>,
@@ -132,17 +140,26 @@ async fn connection(
     let served = http1::Builder::new()
         .serve_connection(TokioIo::new(observed), service)
         .with_upgrades();
-    let mut served = pin!(served);
+    let mut served = Inline::new(served);
+    let mut end = Dormant::new(async {
+        tokio::select! {
+            () = stop.cancelled() => End::Graceful,
+            () = line.late() => End::Late,
+        }
+    });
     let ended = tokio::select! {
+        biased;
         ended = &mut served => ended,
-        () = stop.cancelled() => {
-            served.as_mut().graceful_shutdown();
-            served.await
-        }
-        () = line.late() => {
-            tracing::info!("a connection was closed: the head of a request did not come to its end");
-            return;
-        }
+        end = &mut end => match end {
+            End::Graceful => {
+                served.as_mut().graceful_shutdown();
+                served.await
+            }
+            End::Late => {
+                tracing::info!("a connection was closed: the head of a request did not come to its end");
+                return;
+            }
+        },
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection ended early");
@@ -156,7 +173,7 @@ async fn answer(
     request: Request<Incoming>,
 ) -> Response<Answer> {
     let patience = patience::of(request.headers(), &proxy.options);
-    let mut answer = pin!(dispatch(proxy, aside, patience, request));
+    let mut answer = pin!(dispatch(proxy, aside, &signs.afterwards, patience, request));
     let answer = loop {
         // Both futures are cheap to ask again: the timer is only made for clients that want signs.
         tokio::select! {
@@ -181,6 +198,7 @@ async fn pause(length: Option<Duration>) {
 async fn dispatch(
     proxy: &Arc<Proxy>,
     aside: &AsideHandler,
+    afterwards: &Afterwards,
     patience: Patience,
     request: Request<Incoming>,
 ) -> Result<Response<Answer>, Fault> {
@@ -217,7 +235,10 @@ async fn dispatch(
                 terminal: ANONYMOUS.into(),
                 weight: 1,
             };
-            return forward(proxy, anybody, upstream, path, patience, request).await;
+            return forward(
+                proxy, anybody, afterwards, upstream, path, patience, request,
+            )
+            .await;
         }
     };
     let rest = if rest.starts_with('/') {
@@ -225,12 +246,13 @@ async fn dispatch(
     } else {
         format!("/{rest}")
     };
-    forward(proxy, asker, upstream, rest, patience, request).await
+    forward(proxy, asker, afterwards, upstream, rest, patience, request).await
 }
 
 async fn forward(
     proxy: &Arc<Proxy>,
     asker: Asker,
+    afterwards: &Afterwards,
     upstream: Arc<Upstream>,
     path: String,
     patience: Patience,
@@ -246,6 +268,7 @@ async fn forward(
                 path,
                 dialect,
                 patience: patience.longest,
+                afterwards: afterwards.clone(),
             };
             // Boxed, because a future of this size would be moved through every caller's.
             Box::pin(exchange(proxy, call, request)).await
@@ -349,9 +372,9 @@ fn named(proxy: &Proxy, route: &str) -> Result<Arc<Upstream>, Fault> {
 #[derive(Debug)]
 pub(super) enum Answer {
     /// A model's answer, metered.
-    Relay(Box<Relay>),
+    Relay(Relay),
     /// An answer that is none of a model.
-    Through(Incoming),
+    Through(AnswerBody),
     /// Words of our own.
     Full(Full<Bytes>),
     /// The host's own handler.
@@ -373,7 +396,7 @@ impl Body for Answer {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.get_mut() {
-            Self::Relay(body) => Pin::new(&mut **body).poll_frame(context),
+            Self::Relay(body) => Pin::new(body).poll_frame(context),
             Self::Through(body) => Pin::new(body).poll_frame(context).map_err(Into::into),
             Self::Full(body) => Pin::new(body)
                 .poll_frame(context)

@@ -3,9 +3,13 @@
 //! The meter is made before the first byte goes up and travels with the exchange into the answer's body, so that
 //! whatever ends it, a refusal, a cut or a client that goes away at any await, gives back its permit once and books
 //! the tokens that the upstream may have counted, in the ledger as in the limiter.
+//!
+//! Settling takes longer than relaying a chunk, so the meter of an answer that came to its end waits in its
+//! connection's [`Afterwards`] until the last byte is on its way to the client.
 
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::limits::{Departure, Permit, Ticket};
@@ -22,7 +26,8 @@ const PORTION: u64 = 32;
 pub(super) struct Subject {
     pub(super) terminal: Arc<str>,
     pub(super) model: String,
-    pub(super) session: Option<String>,
+    /// The conversation; a client that names none is taken to have one.
+    pub(super) session: Arc<str>,
     /// What the upstream limits, and caches, as one.
     pub(super) place: Arc<str>,
     pub(super) prompt: Prompt,
@@ -39,6 +44,8 @@ pub(super) struct Meter {
     pub(super) subject: Subject,
     pub(super) entry: Entry,
     permit: Option<Permit>,
+    /// How the answer ended, once it has.
+    outcome: Option<Outcome>,
     /// Looks at the answer, once there is one.
     tap: Option<Tap>,
     /// Output bytes that were not reported to the limiter yet.
@@ -48,17 +55,12 @@ pub(super) struct Meter {
 }
 
 impl Subject {
-    /// The conversation; a client that names none is taken to have one.
-    pub(super) fn session(&self) -> &str {
-        self.session.as_deref().unwrap_or(&self.terminal)
-    }
-
     /// The request as the estimator wants it.
     pub(super) fn asked(&self) -> Asked<'_> {
         Asked {
             model: &self.model,
             place: &self.place,
-            session: self.session(),
+            session: &self.session,
             prompt: &self.prompt,
             spawns: self.spawns,
         }
@@ -66,16 +68,18 @@ impl Subject {
 }
 
 impl Meter {
-    pub(super) fn new(proxy: Arc<Proxy>, subject: Subject, entry: Entry) -> Self {
-        Self {
+    /// Boxed, because it travels from the exchange into the answer's body.
+    pub(super) fn new(proxy: Arc<Proxy>, subject: Subject, entry: Entry) -> Box<Self> {
+        Box::new(Self {
             proxy,
             subject,
             entry,
             permit: None,
+            outcome: None,
             tap: None,
             unreported: 0,
             answered: 0,
-        }
+        })
     }
 
     /// The next try may go. The returned departure says when its last byte left.
@@ -134,27 +138,14 @@ impl Meter {
         }
     }
 
-    /// The answer ended, or was broken off.
-    pub(super) fn settle(&mut self, outcome: Outcome) {
-        let Some(mut permit) = self.permit.take() else {
-            return;
-        };
-        let tokens = if let Some(tokens) = self.tokens() {
-            permit.settle(tokens);
-            if self.answered == 0 {
-                self.begun();
-            }
-            self.learn(tokens);
-            tokens
-        } else {
-            permit.streamed(
-                self.proxy
-                    .estimator
-                    .output(&self.subject.model, self.unreported),
-            );
-            permit.unmetered()
-        };
-        self.book(outcome, tokens);
+    /// The answer ended so, or was broken off. Dropping the meter settles it.
+    pub(super) fn end(&mut self, outcome: Outcome) {
+        self.outcome = Some(outcome);
+    }
+
+    /// Whether the upstream told what the answer cost.
+    pub(super) fn is_told(&self) -> bool {
+        self.tokens().is_some()
     }
 
     fn tokens(&self) -> Option<Tokens> {
@@ -193,18 +184,49 @@ impl Meter {
 
 impl Drop for Meter {
     fn drop(&mut self) {
-        // The client went away. An answer that had told its usage is settled with it all the same.
-        if self.tokens().is_some() {
-            self.settle(Outcome::Cancelled);
-        } else if let Some(mut permit) = self.permit.take() {
-            permit.streamed(
-                self.proxy
-                    .estimator
-                    .output(&self.subject.model, self.unreported),
-            );
+        let Some(mut permit) = self.permit.take() else {
+            return;
+        };
+        // Without an outcome the client went away. An answer that had told its usage is settled with it all the same.
+        let outcome = self.outcome.unwrap_or(Outcome::Cancelled);
+        if let Some(tokens) = self.tokens() {
+            if self.answered == 0 {
+                self.begun();
+            }
+            self.learn(tokens);
+            self.book(outcome, tokens);
+            // Last, so that whoever waits for the permit finds the rest done.
+            self.entry.leave();
+            permit.settle(tokens);
+            return;
+        }
+        let estimator = &self.proxy.estimator;
+        permit.streamed(estimator.output(&self.subject.model, self.unreported));
+        let tokens = if self.outcome.is_some() {
+            permit.unmetered()
+        } else {
             let spent = permit.spent();
             drop(permit);
-            self.book(Outcome::Cancelled, spent);
-        }
+            spent
+        };
+        self.book(outcome, tokens);
+    }
+}
+
+/// Where the meter of a connection's last answer waits until the answer was flushed.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Afterwards(Arc<Mutex<Option<Box<Meter>>>>);
+
+impl Afterwards {
+    /// Settles this one later.
+    pub(super) fn leave(&self, meter: Box<Meter>) {
+        let before = self.0.lock().replace(meter);
+        drop(before);
+    }
+
+    /// The answer was flushed.
+    pub(super) fn settle(&self) {
+        let meter = self.0.lock().take();
+        drop(meter);
     }
 }

@@ -24,6 +24,7 @@ mod board;
 mod exchange;
 mod fault;
 mod heads;
+mod inline;
 mod interim;
 mod keys;
 mod listener;

@@ -1,19 +1,20 @@
 //! The answer on its way to the client: bytes untouched, looked at as they pass, settled when they end.
 //!
 //! The relay is the response's body, so the client's reading is what drives it: nothing is buffered between the two
-//! sockets. It ends in one of four ways, and each settles the permit: the answer came to its end; it was cut or
-//! stalled, and is broken off towards the client; the client went away and dropped it; it was an error from the start.
+//! sockets. It ends in one of four ways, and each settles the permit: the answer came to its end, and is settled when it
+//! was flushed; it was cut or stalled, and is broken off towards the client; the client went away and dropped it; it was
+//! an error from the start.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 
 use crate::proxy::board::Outcome;
-use crate::proxy::meter::Meter;
+use crate::proxy::meter::{Afterwards, Meter};
 use crate::proxy::stalls::Watched;
+use crate::upstream::AnswerBody;
 use crate::wire::Ending;
 
 /// An answer that was broken off on purpose.
@@ -31,42 +32,55 @@ pub(super) type BodyError = Box<dyn std::error::Error + Send + Sync>;
 /// The body of a relayed answer.
 #[derive(Debug)]
 pub(super) struct Relay {
-    upstream: Incoming,
-    meter: Option<Meter>,
+    upstream: AnswerBody,
+    meter: Option<Box<Meter>>,
+    /// Takes the meter when the answer came to its end.
+    afterwards: Afterwards,
     /// The answer is in a form whose end can be told, so it must show it.
     must_end: bool,
     watched: Watched,
 }
 
 impl Relay {
-    pub(super) fn new(upstream: Incoming, meter: Meter, watched: Watched, must_end: bool) -> Self {
+    pub(super) fn new(
+        upstream: AnswerBody,
+        meter: Box<Meter>,
+        afterwards: Afterwards,
+        watched: Watched,
+        must_end: bool,
+    ) -> Self {
         watched.alive();
         Self {
             upstream,
             meter: Some(meter),
+            afterwards,
             must_end,
             watched,
         }
     }
 
-    fn finish(&mut self, outcome: Outcome) {
+    /// The answer is broken off; the client learns it after the permit came back.
+    fn cut(&mut self) {
         if let Some(mut meter) = self.meter.take() {
-            meter.settle(outcome);
+            meter.end(Outcome::Failed);
         }
     }
 
     fn end_of_upstream(&mut self) -> Option<Result<Frame<Bytes>, BodyError>> {
-        let ending = self.meter.as_ref().map(Meter::ending);
-        match ending {
-            Some(Ending::Whole { wants_tools: true }) => self.finish(Outcome::WantsTools),
-            Some(Ending::Whole { wants_tools: false }) => self.finish(Outcome::Finished),
-            Some(Ending::Open) if self.must_end => {
-                self.finish(Outcome::Failed);
+        let mut meter = self.meter.take()?;
+        let outcome = match meter.ending() {
+            Ending::Whole { wants_tools: true } => Outcome::WantsTools,
+            Ending::Whole { wants_tools: false } => Outcome::Finished,
+            Ending::Open if self.must_end => {
+                meter.end(Outcome::Failed);
                 return Some(Err(Cut::Short.into()));
             }
-            Some(Ending::Open) => self.finish(Outcome::Finished),
-            Some(Ending::Failed) => self.finish(Outcome::Failed),
-            None => {}
+            Ending::Open => Outcome::Finished,
+            Ending::Failed => Outcome::Failed,
+        };
+        meter.end(outcome);
+        if meter.is_told() {
+            self.afterwards.leave(meter);
         }
         None
     }
@@ -85,7 +99,7 @@ impl Body for Relay {
             if !this.watched.is_stalled(context) {
                 return Poll::Pending;
             }
-            this.finish(Outcome::Failed);
+            this.cut();
             return Poll::Ready(Some(Err(Cut::Stalled.into())));
         };
         Poll::Ready(match frame {
@@ -105,7 +119,7 @@ impl Body for Relay {
                 }
             }
             Some(Err(error)) => {
-                this.finish(Outcome::Failed);
+                this.cut();
                 Some(Err(error.into()))
             }
             None => this.end_of_upstream(),

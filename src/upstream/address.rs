@@ -66,6 +66,9 @@ pub struct Upstream {
     name: Arc<str>,
     scheme: Scheme,
     authority: Authority,
+    /// Scheme and authority: what a connection leads to.
+    origin: Arc<str>,
+    host_header: HeaderValue,
     prefix: Arc<str>,
     kind: Kind,
     /// What its pools are called after, if not after its host.
@@ -119,8 +122,14 @@ impl Upstream {
             return Err(AddressError::Plain(without_credentials(base)));
         }
         let path = parts.path_and_query.as_ref().map_or("", PathAndQuery::path);
+        let host_header = HeaderValue::try_from(without_usual_port(&scheme, &authority));
+        let Ok(host_header) = host_header else {
+            return Err(malformed());
+        };
         Ok(Self {
             name: name.into(),
+            origin: format!("{scheme}://{authority}").into(),
+            host_header,
             kind: Kind::of_host(authority.host()),
             prefix: path.trim_end_matches('/').into(),
             scheme,
@@ -188,7 +197,7 @@ impl Upstream {
     pub fn pool(&self, model: &str) -> Arc<str> {
         match (self.kind, self.account.as_deref()) {
             (Kind::Moonshot | Kind::KimiCode, _) => self.host().into(),
-            (_, account) => format!("{}/{model}", account.unwrap_or(self.host())).into(),
+            (_, account) => [account.unwrap_or(self.host()), "/", model].concat().into(),
         }
     }
 
@@ -196,18 +205,43 @@ impl Upstream {
         self.credential.as_ref()
     }
 
-    /// The full address of a request whose path below the base is `rest` (it starts with `/`, query included).
-    pub(super) fn uri(&self, rest: &str) -> Result<Uri, http::Error> {
+    /// Scheme and authority: what a connection leads to.
+    pub(super) fn origin(&self) -> &Arc<str> {
+        &self.origin
+    }
+
+    pub(super) fn host_header(&self) -> &HeaderValue {
+        &self.host_header
+    }
+
+    /// What a connection is made to.
+    pub(super) fn address(&self) -> Uri {
+        let mut parts = http::uri::Parts::default();
+        parts.scheme = Some(self.scheme.clone());
+        parts.authority = Some(self.authority.clone());
+        parts.path_and_query = Some(PathAndQuery::from_static("/"));
+        // Scheme, authority and path together always make one.
+        Uri::from_parts(parts).unwrap_or_default()
+    }
+
+    /// The target of a request whose path below the base is `rest` (it starts with `/`, query included).
+    pub(super) fn target(&self, rest: &str) -> Result<Uri, http::Error> {
         let path = if self.prefix.is_empty() {
             rest.parse::<PathAndQuery>()
         } else {
-            PathAndQuery::try_from(format!("{}{rest}", self.prefix))
+            PathAndQuery::try_from([&self.prefix, rest].concat())
         };
-        Uri::builder()
-            .scheme(self.scheme.clone())
-            .authority(self.authority.clone())
-            .path_and_query(path?)
-            .build()
+        Ok(path?.into())
+    }
+}
+
+/// As the header `host` wants it (RFC 9110, 7.2): a port that the scheme implies is left out.
+fn without_usual_port<'a>(scheme: &Scheme, authority: &'a Authority) -> &'a str {
+    let usual = if *scheme == Scheme::HTTPS { 443 } else { 80 };
+    if authority.port_u16() == Some(usual) {
+        authority.host()
+    } else {
+        authority.as_str()
     }
 }
 
@@ -261,13 +295,18 @@ mod tests {
             (
                 "https://h/v1/",
                 "/chat/completions?a=b",
-                "https://h/v1/chat/completions?a=b",
+                "h/v1/chat/completions?a=b",
             ),
-            ("https://h", "/v1/messages", "https://h/v1/messages"),
-            ("https://h:8/a/b", "/x", "https://h:8/a/b/x"),
+            ("https://h", "/v1/messages", "h/v1/messages"),
+            ("https://h:443/", "/x", "h/x"),
+            ("http://localhost:443/", "/x", "localhost:443/x"),
+            ("https://h:8/a/b", "/x", "h:8/a/b/x"),
         ] {
             let upstream = Upstream::parse("u", base, false).unwrap();
-            assert_eq!(upstream.uri(rest).unwrap().to_string(), expected);
+            let host = upstream.host_header().to_str().unwrap();
+            let target = upstream.target(rest).unwrap();
+            assert_eq!(format!("{host}{target}"), expected);
+            assert_eq!(upstream.address().authority(), Some(&upstream.authority));
         }
     }
 

@@ -6,24 +6,26 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::header::HOST;
 use http::{HeaderMap, Method, Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper::rt::Executor;
 use hyper_rustls::builderstates::WantsSchemes;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::rt::TokioExecutor;
 use rustls::crypto::ring;
+use tower_service::Service;
 
 use crate::upstream::Upstream;
-
-/// How long an idle connection is kept for the next request.
-const IDLE: Duration = Duration::from_mins(1);
+use crate::upstream::pool::{AnswerBody, Lease, Pool};
 
 /// How the connections to upstreams are made.
 #[derive(Clone, Copy, Debug)]
 pub struct ClientOptions {
-    /// Make a new connection for every request, as the safest setting.
+    /// Make a new connection for every request, and close it afterwards: the safest setting.
     pub always_fresh: bool,
     /// How long the making of a connection may take.
     pub connect_timeout: Duration,
@@ -43,7 +45,7 @@ impl Default for ClientOptions {
 pub enum Connection {
     /// One that is open already, if there is one.
     Pooled,
-    /// A new one, closed afterwards.
+    /// A new one.
     Fresh,
 }
 
@@ -60,7 +62,7 @@ pub enum SendError {
         host: String,
         /// What the system or TLS said.
         #[source]
-        source: hyper_util::client::legacy::Error,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// Nothing came for too long.
     #[error("`{host}` sent no answer for too long")]
@@ -75,15 +77,15 @@ pub enum SendError {
         host: String,
         /// What the connection said.
         #[source]
-        source: hyper_util::client::legacy::Error,
+        source: hyper::Error,
     },
 }
 
 /// Connections to all upstreams. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Client {
-    pooled: hyper_util::client::legacy::Client<HttpsConnector<HttpConnector>, SendBody>,
-    fresh: hyper_util::client::legacy::Client<HttpsConnector<HttpConnector>, SendBody>,
+    connector: HttpsConnector<HttpConnector>,
+    pool: Arc<Pool>,
     always_fresh: bool,
 }
 
@@ -101,17 +103,9 @@ impl Client {
             tracing::warn!(%error, "no trusted certificates were found: no https upstream can be reached");
             trusting_nobody()
         })?;
-        let connector = secure.https_or_http().enable_http1().wrap_connector(tcp);
-        let builder = |idle: usize| {
-            hyper_util::client::legacy::Client::builder(TokioExecutor::new())
-                .pool_timer(TokioTimer::new())
-                .pool_idle_timeout(IDLE)
-                .pool_max_idle_per_host(idle)
-                .build(connector.clone())
-        };
         Ok(Self {
-            pooled: builder(usize::MAX),
-            fresh: builder(0),
+            connector: secure.https_or_http().enable_http1().wrap_connector(tcp),
+            pool: Arc::default(),
             always_fresh: options.always_fresh,
         })
     }
@@ -126,24 +120,75 @@ impl Client {
         headers: HeaderMap,
         body: SendBody,
         connection: Connection,
-    ) -> Result<Response<Incoming>, SendError> {
+    ) -> Result<Response<AnswerBody>, SendError> {
         let mut request = Request::new(body);
         *request.method_mut() = method;
-        *request.uri_mut() = upstream.uri(path).map_err(SendError::Address)?;
+        *request.uri_mut() = upstream.target(path).map_err(SendError::Address)?;
         *request.headers_mut() = headers;
-        let client = if self.always_fresh || connection == Connection::Fresh {
-            &self.fresh
-        } else {
-            &self.pooled
-        };
-        client.request(request).await.map_err(|source| {
-            let host = upstream.host().to_owned();
-            if source.is_connect() {
-                SendError::Connect { host, source }
-            } else {
-                SendError::Broken { host, source }
+        request
+            .headers_mut()
+            .insert(HOST, upstream.host_header().clone());
+        while connection == Connection::Pooled
+            && let Some(mut sender) = self.pool.take(upstream.origin())
+        {
+            if sender.ready().await.is_err() {
+                // The other side closed it while it rested.
+                continue;
             }
-        })
+            match sender.try_send_request(request).await {
+                Ok(answer) => return Ok(self.lent(upstream, sender, answer)),
+                Err(mut error) => match error.take_message() {
+                    // Nothing of it was written, so this costs nobody a try.
+                    Some(unsent) => request = unsent,
+                    None => return Err(broken(upstream, error.into_error())),
+                },
+            }
+        }
+        // Boxed, because the rare way should not make every future larger.
+        let mut sender = Box::pin(self.connect(upstream)).await?;
+        match sender.send_request(request).await {
+            Ok(answer) => Ok(self.lent(upstream, sender, answer)),
+            Err(error) => Err(broken(upstream, error)),
+        }
+    }
+
+    async fn connect(&self, upstream: &Upstream) -> Result<SendRequest<SendBody>, SendError> {
+        let stream = self.connector.clone().call(upstream.address());
+        let stream = stream.await.map_err(|source| SendError::Connect {
+            host: upstream.host().to_owned(),
+            source,
+        })?;
+        let (sender, connection) = http1::handshake(stream)
+            .await
+            .map_err(|error| broken(upstream, error))?;
+        // It ends by itself: when the other side closes it, or when nobody holds its sender.
+        TokioExecutor::new().execute(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a connection to an upstream broke");
+            }
+        });
+        Ok(sender)
+    }
+
+    fn lent(
+        &self,
+        upstream: &Upstream,
+        sender: SendRequest<SendBody>,
+        answer: Response<Incoming>,
+    ) -> Response<AnswerBody> {
+        let lease = (!self.always_fresh).then(|| Lease {
+            pool: self.pool.clone(),
+            origin: upstream.origin().clone(),
+            sender,
+        });
+        answer.map(|incoming| AnswerBody::new(incoming, lease))
+    }
+}
+
+fn broken(upstream: &Upstream, source: hyper::Error) -> SendError {
+    SendError::Broken {
+        host: upstream.host().to_owned(),
+        source,
     }
 }
 

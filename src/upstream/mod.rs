@@ -12,9 +12,11 @@
 mod address;
 mod client;
 mod headers;
+mod pool;
 mod refusal;
 
 pub use address::{AddressError, Kind, Upstream};
 pub use client::{Client, ClientOptions, Connection, SendBody, SendError};
 pub use headers::{observe, request_headers, response_headers};
+pub use pool::AnswerBody;
 pub use refusal::Refusal;

@@ -14,6 +14,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_128, xxh3_128_with_seed};
 
 use crate::usage::hits::Hits;
 use crate::usage::prefix::{Common, Sessions};
@@ -100,7 +101,18 @@ struct State {
 
 /// A few things by name, the least recently used forgotten.
 #[derive(Debug)]
-struct Known<T>(HashMap<String, (T, u64)>, u64);
+struct Known<T> {
+    /// By the hash of the name, so that no look-up makes a name.
+    things: HashMap<u128, Thing<T>>,
+    uses: u64,
+}
+
+#[derive(Debug)]
+struct Thing<T> {
+    name: String,
+    value: T,
+    used: u64,
+}
 
 impl Estimator {
     /// `thousandths` fixes the bytes per token (3500 is 3.5); `None` learns them.
@@ -121,7 +133,7 @@ impl Estimator {
     pub fn estimate(&self, asked: &Asked<'_>, now: Instant) -> Guess {
         let state = self.state.lock();
         let ratio = state.models.get(asked.model).unwrap_or(&state.fresh);
-        let session = state.sessions.get(&key(asked));
+        let session = state.sessions.get(key(asked));
         let aside = session.is_some_and(|session| session.spawns) && !asked.spawns;
         let common = session.and_then(|session| session.common(asked.prompt));
         let Some(common) = common else {
@@ -186,7 +198,7 @@ impl Estimator {
         let state = &mut *guard;
         state
             .sessions
-            .counted(&key(asked), asked.prompt, tokens.prompt, tokens.generated);
+            .counted(key(asked), asked.prompt, tokens.prompt, tokens.generated);
         if let Some(before) = guess.before {
             let fresh = &state.fresh;
             let ratio = state.models.entry(asked.model, || fresh.clone());
@@ -274,36 +286,45 @@ fn after(prompt: &Prompt, common: &Common, ratio: &Ratio) -> (f64, Content) {
 }
 
 /// One session may ask several upstreams, whose caches have nothing in common.
-fn key(asked: &Asked<'_>) -> String {
-    format!("{}\n{}", asked.place, asked.session)
+fn key(asked: &Asked<'_>) -> u128 {
+    xxh3_128_with_seed(asked.session.as_bytes(), xxh3_64(asked.place.as_bytes()))
 }
 
 impl<T> Default for Known<T> {
     fn default() -> Self {
-        Self(HashMap::new(), 0)
+        Self {
+            things: HashMap::new(),
+            uses: 0,
+        }
     }
 }
 
 impl<T> Known<T> {
     fn get(&self, name: &str) -> Option<&T> {
-        self.0.get(name).map(|(value, _)| value)
+        let thing = self.things.get(&xxh3_128(name.as_bytes()))?;
+        Some(&thing.value)
     }
 
     fn entry(&mut self, name: &str, new: impl FnOnce() -> T) -> &mut T {
-        self.1 += 1;
-        if self.0.len() >= MODELS && !self.0.contains_key(name) {
-            let oldest = self.0.values().map(|(_, used)| *used).min();
-            self.0.retain(|_, (_, used)| Some(*used) != oldest);
+        let key = xxh3_128(name.as_bytes());
+        self.uses += 1;
+        if self.things.len() >= MODELS && !self.things.contains_key(&key) {
+            let oldest = self.things.values().map(|thing| thing.used).min();
+            self.things.retain(|_, thing| Some(thing.used) != oldest);
         }
-        let (value, used) = self.0.entry(name.to_owned()).or_insert_with(|| (new(), 0));
-        *used = self.1;
-        value
+        let thing = self.things.entry(key).or_insert_with(|| Thing {
+            name: name.to_owned(),
+            value: new(),
+            used: 0,
+        });
+        thing.used = self.uses;
+        &mut thing.value
     }
 
     fn map<U>(&self, with: impl Fn(&T) -> U) -> BTreeMap<String, U> {
-        self.0
-            .iter()
-            .map(|(name, (value, _))| (name.clone(), with(value)))
+        self.things
+            .values()
+            .map(|thing| (thing.name.clone(), with(&thing.value)))
             .collect()
     }
 }

@@ -21,7 +21,8 @@ const PLACES: usize = 1 << 20;
 /// All sessions.
 #[derive(Debug, Default)]
 pub(super) struct Sessions {
-    known: HashMap<String, Session>,
+    /// By a hash of 128 bits, so that no look-up makes a name.
+    known: HashMap<u128, Session>,
     places: usize,
 }
 
@@ -78,14 +79,14 @@ pub(super) struct Common {
 
 impl Sessions {
     /// The session of this key, if it is known.
-    pub(super) fn get(&self, key: &str) -> Option<&Session> {
-        self.known.get(key)
+    pub(super) fn get(&self, key: u128) -> Option<&Session> {
+        self.known.get(&key)
     }
 
     /// Takes in a prompt whose answer has begun.
     pub(super) fn begun(
         &mut self,
-        key: String,
+        key: u128,
         prompt: &Prompt,
         spawns: bool,
         tokens: impl Fn(&Content) -> f64,
@@ -105,8 +106,8 @@ impl Sessions {
     }
 
     /// Takes in what the upstream counted for a prompt that was sent.
-    pub(super) fn counted(&mut self, key: &str, prompt: &Prompt, tokens: u64, generated: u64) {
-        let Some(session) = self.known.get_mut(key) else {
+    pub(super) fn counted(&mut self, key: u128, prompt: &Prompt, tokens: u64, generated: u64) {
+        let Some(session) = self.known.get_mut(&key) else {
             return;
         };
         let end = prompt.links().last().map(|link| (link.upto, link.hash));
@@ -280,19 +281,13 @@ mod tests {
         let now = Instant::now();
         let mut sessions = Sessions::default();
         let begin = |sessions: &mut Sessions, prompt: &Prompt, at| {
-            sessions.begun(
-                "s".to_owned(),
-                prompt,
-                false,
-                bytes,
-                now + Duration::from_secs(at),
-            );
+            sessions.begun(0, prompt, false, bytes, now + Duration::from_secs(at));
         };
         let main = prompt(1, &[1, 2, 3, 4]);
         begin(&mut sessions, &main, 1);
         begin(&mut sessions, &prompt(2, &[1, 2]), 2);
         let look = |sessions: &Sessions, prompt: &Prompt| {
-            let found = sessions.get("s").unwrap().common(prompt);
+            let found = sessions.get(0).unwrap().common(prompt);
             found.map(|common| (common.link, whole(common.tokens)))
         };
         assert_eq!(
@@ -305,14 +300,14 @@ mod tests {
         );
         assert_eq!(look(&sessions, &prompt(1, &[7])), Some((None, 1000)));
         assert_eq!(look(&sessions, &prompt(3, &[1, 2])), None);
-        sessions.counted("s", &main, 2800, 50);
+        sessions.counted(0, &main, 2800, 50);
         assert_eq!(
             look(&sessions, &prompt(1, &[1, 2, 9])),
             Some((Some(1), 2400))
         );
         // The longer one took the place of what it continues, and knows its count.
         begin(&mut sessions, &prompt(1, &[1, 2, 3, 4, 5]), 3);
-        assert_eq!(sessions.get("s").unwrap().chains.len(), 2);
+        assert_eq!(sessions.get(0).unwrap().chains.len(), 2);
         assert_eq!(
             look(&sessions, &prompt(1, &[1, 2, 3, 4, 5])),
             Some((Some(4), 2900))
@@ -322,21 +317,23 @@ mod tests {
 
     #[test]
     fn memory_is_bounded() {
+        const BUSY: u128 = u128::MAX;
+        const LONG: u128 = 1 << 64;
         let start = Instant::now();
         let mut sessions = Sessions::default();
         for number in 0..10_000u64 {
             let now = start + Duration::from_millis(number);
-            sessions.begun(number.to_string(), &prompt(1, &[number]), false, bytes, now);
-            sessions.begun("busy".to_owned(), &prompt(number, &[1]), false, bytes, now);
+            sessions.begun(u128::from(number), &prompt(1, &[number]), false, bytes, now);
+            sessions.begun(BUSY, &prompt(number, &[1]), false, bytes, now);
         }
         assert!(sessions.known.len() <= SESSIONS);
-        assert!(sessions.get("9999").is_some() && sessions.get("0").is_none());
-        assert_eq!(sessions.get("busy").unwrap().chains.len(), CHAINS);
+        assert!(sessions.get(9999).is_some() && sessions.get(0).is_none());
+        assert_eq!(sessions.get(BUSY).unwrap().chains.len(), CHAINS);
         let long: Vec<u64> = (0..4000).collect();
         for number in 0..400u64 {
             let now = start + Duration::from_secs(60 + number);
             sessions.begun(
-                format!("long {number}"),
+                LONG + u128::from(number),
                 &prompt(1, &long),
                 false,
                 bytes,
@@ -346,6 +343,6 @@ mod tests {
         let held: usize = sessions.known.values().map(Session::places).sum();
         assert_eq!(held, sessions.places);
         assert!(held <= PLACES + 5000);
-        assert!(sessions.get("long 399").is_some());
+        assert!(sessions.get(LONG + 399).is_some());
     }
 }

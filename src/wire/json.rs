@@ -11,6 +11,9 @@ use memchr::memchr_iter;
 /// Longest member that is kept whole. Model names, session ids and usage objects are far below.
 const LONGEST_CAPTURE: usize = 16 * 1024;
 
+/// Room that is made for the first one: a usage object of any upstream.
+const USUAL_CAPTURE: usize = 512;
+
 /// Longest key that is looked at; longer ones cannot be wanted.
 const LONGEST_KEY: usize = 64;
 
@@ -51,6 +54,39 @@ pub(super) trait Visitor {
     fn text_ended(&mut self, _depth: u32) {}
 }
 
+/// A key, kept in place. One that is too long to be wanted is cut, and then matches nothing.
+#[derive(Debug)]
+struct Key {
+    bytes: [u8; LONGEST_KEY],
+    length: usize,
+}
+
+impl Default for Key {
+    fn default() -> Self {
+        Self {
+            bytes: [0; LONGEST_KEY],
+            length: 0,
+        }
+    }
+}
+
+impl Key {
+    fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+
+    fn clear(&mut self) {
+        self.length = 0;
+    }
+
+    fn extend(&mut self, more: &[u8]) {
+        let room = &mut self.bytes[self.length..];
+        let taken = more.len().min(room.len());
+        room[..taken].copy_from_slice(&more[..taken]);
+        self.length += taken;
+    }
+}
+
 /// The state of a walk between two pieces.
 #[derive(Debug)]
 pub(super) struct Walk {
@@ -64,8 +100,8 @@ pub(super) struct Walk {
     expects_key: bool,
     in_key: bool,
     /// The current member's key, and the current key below it.
-    key: Vec<u8>,
-    inner: Vec<u8>,
+    key: Key,
+    inner: Key,
     want: Want,
     too_long: bool,
     capture: Vec<u8>,
@@ -83,8 +119,8 @@ impl Default for Walk {
             escaped: false,
             expects_key: false,
             in_key: false,
-            key: Vec::with_capacity(LONGEST_KEY),
-            inner: Vec::with_capacity(LONGEST_KEY),
+            key: Key::default(),
+            inner: Key::default(),
             want: Want::Skip,
             too_long: false,
             capture: Vec::new(),
@@ -163,7 +199,7 @@ impl Walk {
                 b',' => self.expects_key = self.depth <= u64::BITS && self.objects & 1 == 1,
                 b':' if self.depth == 1 && self.expects_key => {
                     self.expects_key = false;
-                    self.want = visitor.wants(&self.key);
+                    self.want = visitor.wants(self.key.bytes());
                     self.too_long = false;
                     self.capture.clear();
                     self.untold = at + 1;
@@ -185,10 +221,7 @@ impl Walk {
         let end = memchr_iter(b'"', rest).find(|&quote| !self.escapes(&rest[..quote]));
         let run = &rest[..end.unwrap_or(rest.len())];
         if self.in_key {
-            let key = self.key_buffer();
-            // A key that is too long to be wanted is cut, and then matches nothing.
-            let room = LONGEST_KEY.saturating_sub(key.len());
-            key.extend_from_slice(&run[..run.len().min(room)]);
+            self.key_buffer().extend(run);
         } else {
             visitor.text(run);
         }
@@ -202,7 +235,7 @@ impl Walk {
         if !self.in_key {
             visitor.text_ended(self.depth);
         } else if self.depth > 1 {
-            visitor.named(self.depth, &self.inner);
+            visitor.named(self.depth, self.inner.bytes());
         }
         self.in_key = false;
         at + end + 1
@@ -215,7 +248,7 @@ impl Walk {
         (run + usize::from(before)) % 2 == 1
     }
 
-    fn key_buffer(&mut self) -> &mut Vec<u8> {
+    fn key_buffer(&mut self) -> &mut Key {
         if self.depth == 1 {
             &mut self.key
         } else {
@@ -229,6 +262,9 @@ impl Walk {
                 self.too_long = true;
                 self.capture.clear();
             } else {
+                if self.capture.capacity() == 0 {
+                    self.capture.reserve(USUAL_CAPTURE.max(bytes.len()));
+                }
                 self.capture.extend_from_slice(bytes);
             }
         }
@@ -239,7 +275,7 @@ impl Walk {
             Want::Skip => {}
             Want::Capture => {
                 let value = (!self.too_long).then(|| self.capture.trim_ascii());
-                visitor.captured(&self.key, value);
+                visitor.captured(self.key.bytes(), value);
             }
             Want::Watch => visitor.watched(&piece[self.untold..at]),
         }

@@ -22,15 +22,18 @@ const SIGN: u8 = 4;
 /// The first byte of a character of three bytes from the CJK planes, and any other byte beyond ASCII.
 const CJK: u8 = 5;
 const HIGH: u8 = 6;
-const KINDS: usize = 7;
 
-const KIND: [u8; 256] = kinds();
+/// Bits of the counter of one kind: a block's samples are at most 256, so the counters of all kinds fit into one number.
+const COUNTER: u8 = 9;
 
-const fn kinds() -> [u8; 256] {
-    let mut table = [SIGN; 256];
+/// One in the counter of the byte's kind.
+const ONE: [u64; 256] = ones();
+
+const fn ones() -> [u64; 256] {
+    let mut table = [0; 256];
     let mut byte = 0u8;
     loop {
-        table[byte as usize] = match byte {
+        let kind = match byte {
             b'a'..=b'z' | b'A'..=b'Z' => LETTER,
             b' ' => SPACE,
             b'0'..=b'9' => DIGIT,
@@ -39,6 +42,7 @@ const fn kinds() -> [u8; 256] {
             0x80.. => HIGH,
             _ => SIGN,
         };
+        table[byte as usize] = 1 << (kind * COUNTER);
         if byte == u8::MAX {
             return table;
         }
@@ -50,7 +54,8 @@ const fn kinds() -> [u8; 256] {
 #[derive(Debug, Default)]
 pub(super) struct Sampler {
     length: usize,
-    counts: [u32; KINDS],
+    /// How many bytes of each kind were seen in this block, nine bits each.
+    counts: u64,
     bytes: [u64; CLASSES],
     plain: bool,
 }
@@ -75,9 +80,9 @@ impl Sampler {
             } else {
                 SAMPLE
             };
-            for byte in &part[..part.len().min(sample.saturating_sub(at))] {
-                self.counts[usize::from(KIND[usize::from(*byte)])] += 1;
-            }
+            let part_of_sample = &part[..part.len().min(sample.saturating_sub(at))];
+            let seen = part_of_sample.iter().map(|byte| ONE[usize::from(*byte)]);
+            self.counts += seen.sum::<u64>();
             self.length += part.len();
             if self.length.is_multiple_of(BLOCK) {
                 self.close(BLOCK);
@@ -105,8 +110,8 @@ impl Sampler {
     }
 
     fn close(&mut self, length: usize) {
-        let of = |kind: u8| self.counts[usize::from(kind)];
-        let seen = self.counts.iter().sum::<u32>();
+        let of = |kind: u8| self.counts >> (kind * COUNTER) & ((1 << COUNTER) - 1);
+        let seen = (LETTER..=HIGH).map(of).sum::<u64>();
         // Base64 has no blank and no sign beyond a few; prose and code show one within a few bytes.
         self.plain |= of(SPACE) + of(SIGN) + of(CJK) + of(HIGH) > 0;
         let signs = of(SIGN) + of(ENCODING) + of(DIGIT);
@@ -120,7 +125,7 @@ impl Sampler {
             Class::Code
         };
         self.bytes[class as usize] += length as u64;
-        self.counts = [0; KINDS];
+        self.counts = 0;
     }
 }
 

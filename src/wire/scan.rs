@@ -336,6 +336,9 @@ impl Visitor for Found {
         if self.region == Region::Other || self.left_out.is_some() {
             return;
         }
+        if self.lead.capacity() == 0 {
+            self.lead.reserve(LEAD);
+        }
         let room = LEAD - self.lead.len();
         self.lead.extend_from_slice(&run[..run.len().min(room)]);
         if self.region == Region::Tools || matches!(self.key, Key::Type | Key::Role) {

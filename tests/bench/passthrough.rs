@@ -2,7 +2,9 @@
 //!
 //! Four parties live in this process: an upstream that answers fixed bytes at once, a bare hyper pass-through that
 //! streams both bodies, kimiq's proxy with its limiter (budgets wide open), and workers that ask. Each worker asks the
-//! three addresses in turn, so that a slow moment of the machine meets all of them. Printed are medians in
+//! three addresses in turn, so that a slow moment of the machine meets all of them. All run on one thread: what is
+//! compared is the work of a request, not where a scheduler puts it. With more threads a party now and then wakes on
+//! another core, which adds the same to all three ways, or to one of them, by chance. Printed are medians in
 //! microseconds, what each proxy adds to the direct call's median, and the ratio of the two additions. A second table
 //! shows how long a chunk of a paced stream travels from the upstream's hand to the asker's, at the 99th percentile.
 //!
@@ -20,10 +22,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response};
-use http_body_util::combinators::BoxBody;
+use http::Request;
 use http_body_util::{BodyExt, Full};
-use hyper::body::{Frame, Incoming};
+use hyper::body::Incoming;
 use hyper::client::conn::http1::SendRequest;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -31,6 +32,7 @@ use kimiq::limits::{Gate, Options as Limits};
 use kimiq::proxy::{AsideHandler, Board, Keys, Options, Proxy, Routes, Stalls, serve};
 use kimiq::upstream::{Client, ClientOptions, Upstream};
 use kimiq::usage::{Dimensions, Estimator, Ledger};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -42,12 +44,15 @@ const EVENTS: usize = 50;
 /// Between two events of a paced answer: about the pace of a fast model.
 const PACE: Duration = Duration::from_millis(10);
 
-/// Asks the upstream of this bench to pace its answer.
+/// Asks the upstream of this bench to stream its answer.
+const STREAMED: &str = "x-bench-streamed";
+
+/// Asks it to pace the stream.
 const PACED: &str = "x-bench-paced";
 
 fn main() {
     let quick = std::env::args().any(|argument| argument == "--quick");
-    let runtime = tokio::runtime::Builder::new_multi_thread()
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .unwrap();
@@ -142,7 +147,7 @@ async fn worker(targets: [SocketAddr; 3], body: Bytes, plan: Plan) -> Samples {
     let warm_up = if plan.paced { 1 } else { 5 };
     for round in 0..plan.rounds + warm_up {
         for (index, sender) in senders.iter_mut().enumerate() {
-            let times = ask(sender, targets[index], body.clone(), plan.paced).await;
+            let times = ask(sender, targets[index], body.clone(), plan).await;
             if round >= warm_up {
                 samples[index].extend(times);
             }
@@ -165,13 +170,16 @@ async fn ask(
     sender: &mut SendRequest<Full<Bytes>>,
     target: SocketAddr,
     body: Bytes,
-    paced: bool,
+    plan: Plan,
 ) -> Vec<Duration> {
     let mut request = Request::post("/v1/chat/completions")
         .header("host", target.to_string())
         .header("content-type", "application/json")
         .header("authorization", "Bearer sk-bench");
-    if paced {
+    if plan.streamed {
+        request = request.header(STREAMED, "1");
+    }
+    if plan.paced {
         request = request.header(PACED, "1");
     }
     let start = Instant::now();
@@ -185,11 +193,13 @@ async fn ask(
     let mut travelled = Vec::new();
     while let Some(frame) = body.frame().await {
         let chunk = frame.unwrap().into_data().unwrap();
-        if paced && let Some(sent) = stamp_of(&chunk) {
+        if plan.paced
+            && let Some(sent) = stamp_of(&chunk)
+        {
             travelled.push(epoch().elapsed().saturating_sub(sent));
         }
     }
-    if paced {
+    if plan.paced {
         travelled
     } else {
         vec![start.elapsed()]
@@ -230,6 +240,7 @@ fn request_body(size: usize, streamed: bool) -> Vec<u8> {
     .into_bytes()
 }
 
+/// The other end of all three ways, as cheap as it can be: it reads a request by its length and writes fixed bytes.
 async fn start_upstream() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -237,74 +248,81 @@ async fn start_upstream() -> SocketAddr {
         loop {
             let (stream, _) = listener.accept().await.unwrap();
             stream.set_nodelay(true).unwrap();
-            let service =
-                service_fn(|request| async { Ok::<_, Infallible>(upstream_answer(request).await) });
-            tokio::spawn(
-                hyper::server::conn::http1::Builder::new()
-                    .serve_connection(TokioIo::new(stream), service),
-            );
+            tokio::spawn(answer_all(stream));
         }
     });
     address
 }
 
-const USAGE: &str = r#""usage":{"prompt_tokens":500,"completion_tokens":50,"prompt_tokens_details":{"cached_tokens":400}}"#;
-
-async fn upstream_answer(request: Request<Incoming>) -> Response<BoxBody<Bytes, Infallible>> {
-    let paced = request.headers().contains_key(PACED);
-    let body = request.into_body().collect().await.unwrap().to_bytes();
-    let streamed = body[..80]
-        .windows(13)
-        .any(|part| part == b"\"stream\":true");
-    let (kind, body) = if streamed {
-        let (sender, receiver) = tokio::sync::mpsc::channel(EVENTS + 1);
-        tokio::spawn(async move {
-            for _ in 0..EVENTS {
-                if paced {
-                    tokio::time::sleep(PACE).await;
-                }
-                let event = format!(
-                    "data: {{\"id\":\"{}\",\"object\":\"chat.completion.chunk\",\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"some words\"}},\"finish_reason\":null}}]}}\n\n",
-                    epoch().elapsed().as_nanos()
-                );
-                if sender.send(Bytes::from(event)).await.is_err() {
-                    return;
-                }
+async fn answer_all(mut stream: TcpStream) {
+    let plain = plain_answer();
+    let mut buffer = vec![0; 64 * 1024];
+    let mut held = 0;
+    loop {
+        let Some(end) = memchr::memmem::find(&buffer[..held], b"\r\n\r\n") else {
+            match stream.read(&mut buffer[held..]).await {
+                Ok(0) | Err(_) => return,
+                Ok(more) => held += more,
             }
-            let last = format!(
-                "data: {{\"choices\":[{{\"index\":0,\"delta\":{{}},\"finish_reason\":\"stop\"}}],{USAGE}}}\n\ndata: [DONE]\n\n"
-            );
-            sender.send(Bytes::from(last)).await.ok();
-        });
-        ("text/event-stream", Fed(receiver).boxed())
-    } else {
-        let text = "words of an answer ".repeat(50);
-        let plain = format!(
-            r#"{{"id":"1","choices":[{{"message":{{"role":"assistant","content":"{text}"}},"finish_reason":"stop"}}],{USAGE}}}"#
-        );
-        ("application/json", Full::new(Bytes::from(plain)).boxed())
-    };
-    Response::builder()
-        .header("content-type", kind)
-        .body(body)
-        .unwrap()
+            continue;
+        };
+        let head = std::str::from_utf8(&buffer[..end]).unwrap().to_lowercase();
+        let length = head.split("content-length: ").nth(1).unwrap();
+        let length: usize = length.lines().next().unwrap().parse().unwrap();
+        let mut missing = (end + 4 + length).saturating_sub(held);
+        while missing > 0 {
+            match stream.read(&mut buffer).await {
+                Ok(0) | Err(_) => return,
+                Ok(more) => missing -= more,
+            }
+        }
+        held = 0;
+        let sent = if head.contains(STREAMED) {
+            stream_answer(&mut stream, head.contains(PACED)).await
+        } else {
+            stream.write_all(&plain).await
+        };
+        if sent.is_err() {
+            return;
+        }
+    }
 }
 
-/// A body that is fed through a channel.
-struct Fed(tokio::sync::mpsc::Receiver<Bytes>);
+const USAGE: &str = r#""usage":{"prompt_tokens":500,"completion_tokens":50,"prompt_tokens_details":{"cached_tokens":400}}"#;
 
-impl hyper::body::Body for Fed {
-    type Data = Bytes;
-    type Error = Infallible;
+fn plain_answer() -> Vec<u8> {
+    let text = "words of an answer ".repeat(50);
+    let body = format!(
+        r#"{{"id":"1","choices":[{{"message":{{"role":"assistant","content":"{text}"}},"finish_reason":"stop"}}],{USAGE}}}"#
+    );
+    format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .into_bytes()
+}
 
-    fn poll_frame(
-        mut self: std::pin::Pin<&mut Self>,
-        context: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        self.0
-            .poll_recv(context)
-            .map(|chunk| chunk.map(|chunk| Ok(Frame::data(chunk))))
+/// Event by event, each a chunk and a write of its own.
+async fn stream_answer(stream: &mut TcpStream, paced: bool) -> std::io::Result<()> {
+    let head =
+        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+    stream.write_all(head.as_bytes()).await?;
+    for _ in 0..EVENTS {
+        if paced {
+            tokio::time::sleep(PACE).await;
+        }
+        let event = format!(
+            "data: {{\"id\":\"{}\",\"object\":\"chat.completion.chunk\",\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"some words\"}},\"finish_reason\":null}}]}}\n\n",
+            epoch().elapsed().as_nanos()
+        );
+        let chunk = format!("{:x}\r\n{event}\r\n", event.len());
+        stream.write_all(chunk.as_bytes()).await?;
     }
+    let last = format!(
+        "data: {{\"choices\":[{{\"index\":0,\"delta\":{{}},\"finish_reason\":\"stop\"}}],{USAGE}}}\n\ndata: [DONE]\n\n"
+    );
+    let chunk = format!("{:x}\r\n{last}\r\n0\r\n\r\n", last.len());
+    stream.write_all(chunk.as_bytes()).await
 }
 
 /// The least that a pass-through can do with the same libraries: both bodies stream, nothing is looked at.
@@ -347,9 +365,9 @@ async fn start_kimiq(upstream: SocketAddr) -> SocketAddr {
     let limits = Limits {
         requests_per_second: 1_000_000,
         start: Dimensions {
-            prompt: u64::MAX / 4,
-            uncached: u64::MAX / 4,
-            generated: u64::MAX / 4,
+            prompt: 1 << 44,
+            uncached: 1 << 44,
+            generated: 1 << 44,
         },
         daily_cap: u64::MAX,
         ..Limits::default()

@@ -501,6 +501,59 @@ fn a_refusal_names_the_budget_and_the_time() {
     assert_eq!(limiter.decisions(), [Decision::Refuse(id, expected)]);
 }
 
+#[test]
+fn who_will_come_and_pass_is_foreseen() {
+    let mut limiter = Limiter::new(options(), at(0));
+    let mut favourite = ask("c", 100);
+    favourite.session = "conversation".into();
+    favourite.weight = 1000;
+    // Answers at once, and asks again ten seconds after each answer.
+    let visit = |limiter: &mut Limiter, id: Id, now: u64| {
+        limiter.sent(id, at(now));
+        limiter.end(id, settled(100, 1), at(now));
+    };
+    for now in (0..=60_000).step_by(10_000) {
+        let id = limiter.arrive(favourite.clone(), at(now));
+        assert_eq!(admitted(&mut limiter), [id]);
+        visit(&mut limiter, id, now);
+    }
+    let head = limiter.arrive(ask("a", 700), at(61_000));
+    let second = limiter.arrive(ask("a", 300), at(61_000));
+    assert!(admitted(&mut limiter).is_empty());
+    let quick = limiter.why(second, at(61_000)).unwrap();
+    assert_eq!(quick.eta_ms, 59_000, "if nobody else came");
+
+    assert!(limiter.wants_foresight(at(61_000)));
+    let times = limiter.foresee(at(61_000), 0..3);
+    assert_eq!(times[&head], Duration::from_secs(90));
+    assert!(times[&second].abs_diff(Duration::from_secs(150)) < Duration::from_secs(3));
+    limiter.foretell(times, at(61_000));
+    let told = limiter.why(second, at(61_000)).unwrap();
+    assert!(told.eta_ms.abs_diff(89_000) < 3_000, "{told:?}");
+    assert_eq!((told.budget, told.missing), (Budget::Prompt, 600));
+    assert!(!limiter.wants_foresight(at(61_100)));
+    assert!(limiter.wants_foresight(at(62_000)));
+
+    // And so it happens.
+    let (mut next, mut went) = (70_000, Vec::new());
+    for now in (62_000..=160_000).step_by(500) {
+        limiter.tick(at(now));
+        if now == next {
+            limiter.arrive(favourite.clone(), at(now));
+        }
+        for id in admitted(&mut limiter) {
+            if id == head || id == second {
+                limiter.sent(id, at(now));
+                went.push(now);
+            } else {
+                visit(&mut limiter, id, now);
+                next = now + 10_000;
+            }
+        }
+    }
+    assert_eq!(went, [90_000, 150_000]);
+}
+
 /// A 429 to the only request in flight, of 60,000 tokens, when the headers say that so much is left.
 fn after_a_429(left: [Option<u64>; 3]) -> kimiq::limits::PoolView {
     let pool: Arc<str> = "pool".into();

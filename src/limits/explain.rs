@@ -1,18 +1,21 @@
 //! Why something waits and for how long: the queue's order laid against what each budget will free.
 //!
 //! The head's time is exact unless something in flight changes. For those behind it the expected costs of all that go
-//! before are summed, and each budget tells when that sum has fitted.
+//! before are summed, and each budget tells when that sum has fitted. That is the quick answer, for who decides whether
+//! to wait at all; who asks gets the time that was foretold by running ahead, see `foresee`.
 
 use std::time::Duration;
 
 use crate::limits::ask::Budget;
 use crate::limits::foreign::Foreign;
+use crate::limits::foresee::Foretold;
+use crate::limits::limiter::{Id, Limiter, Moment};
 use crate::limits::options::Options;
 use crate::limits::pool::{Pool, TOKEN_BUDGETS};
 use crate::limits::queue::{Spot, Waiting};
 use crate::limits::requests::Requests;
 use crate::limits::room::Room;
-use crate::limits::snapshot::{Ladder, PoolView, Wait};
+use crate::limits::snapshot::{Ladder, PoolView, QueueView, RequestsView, Snapshot, Wait};
 use crate::limits::window::Outlook;
 use crate::usage::Dimensions;
 use crate::usage::figures::Share;
@@ -64,8 +67,14 @@ impl<'a> Future<'a> {
 
 impl Pool {
     /// Why one request waits.
-    pub(crate) fn wait_of(&self, spot: Spot, requests: &Requests, now: Duration) -> Option<Wait> {
-        self.waits(requests, now)
+    pub(crate) fn wait_of(
+        &self,
+        spot: Spot,
+        requests: &Requests,
+        foretold: &Foretold,
+        now: Duration,
+    ) -> Option<Wait> {
+        self.waits(requests, foretold, now)
             .into_iter()
             .find_map(|(one, _, wait)| (one == spot).then_some(wait))
     }
@@ -81,7 +90,12 @@ impl Pool {
     }
 
     /// Why each request waits, in the order in which they will probably go.
-    pub(crate) fn waits(&self, requests: &Requests, now: Duration) -> Vec<(Spot, &Waiting, Wait)> {
+    pub(crate) fn waits(
+        &self,
+        requests: &Requests,
+        foretold: &Foretold,
+        now: Duration,
+    ) -> Vec<(Spot, &Waiting, Wait)> {
         let mut future = Future::new(self, now);
         let room = Room::new(self, now);
         let mut before = [0; 3];
@@ -107,6 +121,9 @@ impl Pool {
                 wait = (self.brake.until(), Budget::Pause, 0);
             } else if self.brake.waits_for_scout() {
                 wait = (now, Budget::Pause, 0);
+            }
+            if let Some(told) = foretold.of(spot.place.1).filter(|&at| at > now) {
+                wait.0 = told.max(self.brake.until());
             }
             (0..3).for_each(|d| before[d] += waiting.expected[d]);
             let ours = behind.clone();
@@ -190,6 +207,64 @@ impl Pool {
             }
         });
         Some(Dimensions::from_array(steps))
+    }
+}
+
+impl Limiter {
+    /// Why a request waits; `None` when it does not.
+    pub fn why(&self, id: Id, now: Moment) -> Option<Wait> {
+        let (pool, spot) = self.queued.get(&id)?;
+        let pool = self.pools.get(pool)?;
+        pool.wait_of(*spot, &self.requests, &self.foretold, now.at)
+    }
+
+    /// A request of this terminal waits.
+    pub fn has_waiting(&self, terminal: &str) -> bool {
+        let mut pools = self.pools.values();
+        pools.any(|pool| pool.queue.oldest_of(terminal).is_some())
+    }
+
+    /// Why the oldest waiting request of a terminal waits.
+    pub fn wait_of(&self, terminal: &str, now: Moment) -> Option<Wait> {
+        let (pool, spot) = self
+            .pools
+            .values()
+            .filter_map(|pool| Some((pool, pool.queue.oldest_of(terminal)?)))
+            .min_by_key(|(_, spot)| spot.place)?;
+        pool.wait_of(spot, &self.requests, &self.foretold, now.at)
+    }
+
+    /// Everything at this instant.
+    pub fn snapshot(&mut self, now: Moment) -> Snapshot {
+        self.daily.roll(now.wall);
+        self.advance(now);
+        let mut queue: Vec<(Duration, QueueView)> = Vec::with_capacity(self.queued.len());
+        for (name, pool) in &self.pools {
+            for (_, waiting, wait) in pool.waits(&self.requests, &self.foretold, now.at) {
+                let view = QueueView {
+                    terminal: waiting.terminal.to_string(),
+                    pool: name.to_string(),
+                    session: waiting.session.to_string(),
+                    class: waiting.class,
+                    wait,
+                };
+                queue.push((waiting.arrived, view));
+            }
+        }
+        queue.sort_by_key(|&(arrived, _)| arrived);
+        Snapshot {
+            pools: self
+                .pools
+                .iter()
+                .map(|(name, pool)| pool.view(name, &self.options, now.at))
+                .collect(),
+            queue: queue.into_iter().map(|(_, view)| view).collect(),
+            requests: RequestsView {
+                per_second: self.requests.per_second(),
+                free: self.requests.free(now.at),
+            },
+            day: self.daily.view(),
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::limits::ask::{Class, Ticket};
+use crate::limits::habits::Away;
 use crate::limits::limiter::Ending;
 use crate::limits::pool::Pool;
 use crate::limits::queue::Spot;
@@ -19,6 +20,8 @@ const MANY_CHUNKS: usize = 64;
 pub(crate) struct Flight {
     pub(crate) pool: Arc<str>,
     pub(crate) spot: Spot,
+    pub(crate) terminal: Arc<str>,
+    pub(crate) session: Arc<str>,
     pub(crate) ticket: Ticket,
     pub(crate) class: Class,
     pub(crate) weight: u32,
@@ -107,6 +110,21 @@ impl Flight {
         let mut surplus = self.streamed.saturating_sub(spent[2]);
         for seq in self.chunks.iter().rev() {
             surplus -= pool.logs[2].take_back(*seq, surplus);
+        }
+    }
+
+    /// Its conversation will ask again; when it began to answer tells how long others will take.
+    pub(crate) fn leave(&self, pool: &mut Pool, spent: Tokens, now: Duration) {
+        let away = Away {
+            since: now,
+            terminal: Arc::clone(&self.terminal),
+            weight: self.weight,
+            class: self.class,
+            length: spent.prompt + spent.generated,
+        };
+        pool.habits.went(&self.session, away, pool.span);
+        if let Some((at, _)) = self.began {
+            pool.habits.began(at.saturating_sub(self.admitted));
         }
     }
 

@@ -19,13 +19,14 @@ use crate::limits::answers::Refused;
 use crate::limits::ask::{Ask, Budget, Refusal, RefusalKind, Ticket};
 use crate::limits::daily::Daily;
 use crate::limits::flight::Flight;
+use crate::limits::foresee::Foretold;
 use crate::limits::numbers::ById;
 use crate::limits::options::Options;
 use crate::limits::pool::{Pool, Quiet, price, service};
 use crate::limits::queue::{Spot, Waiting};
 use crate::limits::requests::Requests;
 use crate::limits::saved::{Saved, VERSION};
-use crate::limits::snapshot::{QueueView, RequestsView, Snapshot, Wait};
+use crate::limits::snapshot::Wait;
 use crate::usage::{Observation, Tokens};
 
 /// Pools remembered before idle ones are forgotten.
@@ -73,18 +74,19 @@ pub enum Ending {
 }
 
 /// All pools, requests per second and the day.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Limiter {
-    options: Options,
-    pools: BTreeMap<Arc<str>, Pool>,
-    requests: Requests,
-    daily: Daily,
-    queued: ById<(Arc<str>, Spot)>,
-    deadlines: BTreeSet<(Duration, Id)>,
-    flights: ById<Flight>,
+    pub(crate) options: Options,
+    pub(crate) pools: BTreeMap<Arc<str>, Pool>,
+    pub(crate) requests: Requests,
+    pub(crate) daily: Daily,
+    pub(crate) queued: ById<(Arc<str>, Spot)>,
+    pub(crate) deadlines: BTreeSet<(Duration, Id)>,
+    pub(crate) flights: ById<Flight>,
     next: Id,
     closed: bool,
-    decisions: Vec<Decision>,
+    pub(crate) decisions: Vec<Decision>,
+    pub(crate) foretold: Foretold,
 }
 
 impl Limiter {
@@ -106,6 +108,7 @@ impl Limiter {
             next: 1,
             closed: false,
             decisions: Vec::new(),
+            foretold: Foretold::default(),
         }
     }
 
@@ -144,6 +147,7 @@ impl Limiter {
             return id;
         };
         pool.budgeted = ask.budgeted;
+        pool.habits.came(&ask, now.at);
         let bounds = pool.bounds(self.options.output_reserve, ask.max_tokens);
         let generated = pool.outputs.need(ask.class, bounds);
         if !self.daily.fits(ask.prompt.saturating_add(generated)) {
@@ -213,7 +217,7 @@ impl Limiter {
             return false;
         }
         let deadline = waiting.deadline;
-        let Some(wait) = pool.wait_of(*spot, &self.requests, now.at) else {
+        let Some(wait) = pool.wait_of(*spot, &self.requests, &self.foretold, now.at) else {
             return false;
         };
         let eta = Duration::from_millis(wait.eta_ms);
@@ -266,6 +270,12 @@ impl Limiter {
 
     /// So many output tokens came.
     pub fn streamed(&mut self, id: Id, tokens: u64, now: Moment) {
+        self.stream(id, tokens, now);
+        self.step(now);
+    }
+
+    /// The same, before anybody looks who fits.
+    pub(crate) fn stream(&mut self, id: Id, tokens: u64, now: Moment) {
         self.depart(id, now);
         let Some(flight) = self.flights.get_mut(&id) else {
             return;
@@ -288,7 +298,6 @@ impl Limiter {
             pool.brake.passed(now.at);
         }
         pool.quiet = Quiet::Unknown;
-        self.step(now);
     }
 
     /// An admitted request ended. Unknown and ended ones are ignored. Returns what it counts as.
@@ -319,13 +328,14 @@ impl Limiter {
         for d in (0..3).filter(|&d| pool.at_end[d] && costs[d] > 0) {
             pool.ended[d].push(now.at, costs[d]);
         }
+        flight.leave(pool, spent, now.at);
         let caps = pool.caps.flow;
         let served = if costs == [0; 3] {
             0
         } else {
             service(&costs, &caps, flight.class, flight.weight)
         };
-        pool.queue.settle(flight.spot, served - flight.cost);
+        pool.queue.settle(flight.spot, served - flight.cost, now.at);
         if let Ending::Settled(tokens) = ending {
             pool.outputs.learn(flight.class, tokens.generated);
             for (d, bias) in pool.bias.iter_mut().enumerate() {
@@ -415,55 +425,6 @@ impl Limiter {
         self.step(now);
     }
 
-    /// Why a request waits; `None` when it does not.
-    pub fn why(&self, id: Id, now: Moment) -> Option<Wait> {
-        let (pool, spot) = self.queued.get(&id)?;
-        self.pools.get(pool)?.wait_of(*spot, &self.requests, now.at)
-    }
-
-    /// Why the oldest waiting request of a terminal waits.
-    pub fn wait_of(&self, terminal: &str, now: Moment) -> Option<Wait> {
-        let (pool, spot) = self
-            .pools
-            .values()
-            .filter_map(|pool| Some((pool, pool.queue.oldest_of(terminal)?)))
-            .min_by_key(|(_, spot)| spot.place)?;
-        pool.wait_of(spot, &self.requests, now.at)
-    }
-
-    /// Everything at this instant.
-    pub fn snapshot(&mut self, now: Moment) -> Snapshot {
-        self.daily.roll(now.wall);
-        self.advance(now);
-        let mut queue: Vec<(Duration, QueueView)> = Vec::with_capacity(self.queued.len());
-        for (name, pool) in &self.pools {
-            for (_, waiting, wait) in pool.waits(&self.requests, now.at) {
-                let view = QueueView {
-                    terminal: waiting.terminal.to_string(),
-                    pool: name.to_string(),
-                    session: waiting.session.to_string(),
-                    class: waiting.class,
-                    wait,
-                };
-                queue.push((waiting.arrived, view));
-            }
-        }
-        queue.sort_by_key(|&(arrived, _)| arrived);
-        Snapshot {
-            pools: self
-                .pools
-                .iter()
-                .map(|(name, pool)| pool.view(name, &self.options, now.at))
-                .collect(),
-            queue: queue.into_iter().map(|(_, view)| view).collect(),
-            requests: RequestsView {
-                per_second: self.requests.per_second(),
-                free: self.requests.free(now.at),
-            },
-            day: self.daily.view(),
-        }
-    }
-
     /// What to keep over a restart.
     pub fn saved(&mut self, now: Moment) -> Saved {
         self.advance(now);
@@ -532,7 +493,7 @@ impl Limiter {
     }
 
     /// Time passes in all pools.
-    fn advance(&mut self, now: Moment) {
+    pub(crate) fn advance(&mut self, now: Moment) {
         for pool in self.pools.values_mut() {
             pool.advance(&self.options, now.at);
             while let Some(&(at, id)) = pool.aging.front()
@@ -623,6 +584,8 @@ impl Limiter {
         let flight = Flight {
             pool: Arc::clone(name),
             spot,
+            terminal: waiting.terminal,
+            session: waiting.session,
             ticket: Ticket {
                 order: spot.place.0,
                 arrived: waiting.arrived,

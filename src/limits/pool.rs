@@ -9,6 +9,7 @@ use crate::limits::ask::{Budget, Class};
 use crate::limits::bias::Bias;
 use crate::limits::charging::Charging;
 use crate::limits::foreign::Foreign;
+use crate::limits::habits::Habits;
 use crate::limits::hour::Hour;
 use crate::limits::learn::Learned;
 use crate::limits::margin::{BUSY_PERCENT, Brake, Caution, Margin};
@@ -82,7 +83,7 @@ pub(crate) struct Pool {
     /// The reserve is the user's: it is held in full, whatever streams were seen to do.
     fixed: bool,
     /// Tokens per thousand seconds of one stream, on average.
-    speed: u64,
+    pub(crate) speed: u64,
     /// Estimates of what is in flight, whether held or logged.
     pub(crate) flying: [u64; 3],
     pub(crate) in_flight: usize,
@@ -105,6 +106,7 @@ pub(crate) struct Pool {
     pub(crate) brake: Brake,
     pub(crate) caution: Caution,
     pub(crate) outputs: Outputs,
+    pub(crate) habits: Habits,
     pub(crate) used: Use,
     pub(crate) hour: Hour,
     /// What the head was found to wait for.
@@ -149,6 +151,7 @@ impl Pool {
             brake: Brake::default(),
             caution: Caution::default(),
             outputs: Outputs::default(),
+            habits: Habits::default(),
             used: Use::default(),
             hour: Hour::new(options.window),
             bound: None,

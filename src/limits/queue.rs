@@ -9,6 +9,9 @@
 //! Inside a terminal what was refused and returns goes first, then what a person typed, then tool loops, then background
 //! work; first come, first served inside each; and a class that was passed over four times goes next.
 //!
+//! Background work leaves room for a terminal that had far less and will be back in a moment: without it, the subagents of
+//! one terminal take each token that comes free, and all others wait for the next ones whenever they return.
+//!
 //! A request whose prompt is in the upstream's cache may go before its turn by what the cache saves, and by twice that
 //! when it is about to expire; that is less than one cold request, so it moves the bound of fairness by no more. Whoever
 //! has waited eight windows is next.
@@ -35,6 +38,10 @@ const DEPTH: usize = 64;
 const LATE: u32 = 16;
 /// Service by which it then goes first: far more than any.
 pub(crate) const LATE_BONUS: i64 = 1 << 60;
+/// Largest costs by which a terminal is far ahead of another.
+const FAR_AHEAD: i64 = 3;
+/// Requests of the other for which background work then leaves room.
+const COURTESY: u64 = 2;
 /// Terminals remembered before idle ones are forgotten.
 const MANY: usize = 256;
 
@@ -96,7 +103,12 @@ struct Tenant {
     passed: [u8; LANES],
     /// Its entry in the order; `None` when nothing waits.
     listed: Option<Key>,
+    /// Its entry among those for which nothing waits.
+    absent: Option<(i64, usize)>,
     flights: u32,
+    /// What its last request needed, and when its last answer ended.
+    last_need: [u64; 3],
+    left: Duration,
 }
 
 /// Counter less bonus, first arrival, terminal.
@@ -108,6 +120,8 @@ pub(crate) struct Queue {
     tenants: Vec<Option<Tenant>>,
     names: HashMap<Arc<str>, usize>,
     order: BTreeSet<Key>,
+    /// Terminals for which nothing waits, by their counters.
+    absent: BTreeSet<(i64, usize)>,
     /// When requests are priced anew.
     clocks: BTreeSet<(Duration, Place, usize, usize)>,
     len: usize,
@@ -215,19 +229,34 @@ impl Queue {
         self.reached = self.reached.max(tenant.served);
         tenant.served = tenant.served.saturating_add(waiting.cost);
         tenant.flights += 1;
+        tenant.last_need = waiting.need;
         self.list(spot.tenant);
         Some(waiting)
     }
 
     /// A served request ended; its cost is corrected by `more`.
-    pub(crate) fn settle(&mut self, spot: Spot, more: i64) {
+    pub(crate) fn settle(&mut self, spot: Spot, more: i64, now: Duration) {
         if let Some(Some(tenant)) = self.tenants.get_mut(spot.tenant) {
             tenant.flights = tenant.flights.saturating_sub(1);
             tenant.served = tenant.served.saturating_add(more);
-            if tenant.listed.is_some() {
-                self.list(spot.tenant);
-            }
+            tenant.left = now;
+            self.list(spot.tenant);
         }
+    }
+
+    /// Room that background work leaves to another terminal: one that had far less, and that is being answered or was
+    /// within `recent`.
+    pub(crate) fn courtesy(&self, spot: Spot, now: Duration, recent: Duration) -> [u64; 3] {
+        let Some(Some(tenant)) = self.tenants.get(spot.tenant) else {
+            return [0; 3];
+        };
+        let far = tenant.served - self.largest.saturating_mul(FAR_AHEAD);
+        let others = self.absent.iter().take_while(|(served, _)| *served < far);
+        others
+            .take(DEPTH)
+            .filter_map(|&(_, index)| self.tenants[index].as_ref())
+            .find(|other| other.flights > 0 || other.left + recent > now)
+            .map_or([0; 3], |other| other.last_need.map(|need| need * COURTESY))
     }
 
     /// The requests that may be next, in order: of each terminal the first of its next lane, then of its others. Of more than
@@ -313,7 +342,10 @@ impl Queue {
             lanes: Default::default(),
             passed: [0; LANES],
             listed: None,
+            absent: None,
             flights: 0,
+            last_need: [0; 3],
+            left: Duration::ZERO,
         });
         let index = match self.tenants.iter().position(Option::is_none) {
             Some(free) if self.names.len() < self.tenants.len() => {
@@ -331,12 +363,15 @@ impl Queue {
 
     /// Forgets terminals that have nothing here; one that returns starts where the others are.
     fn forget(&mut self) {
-        for slot in &mut self.tenants {
+        for (index, slot) in self.tenants.iter_mut().enumerate() {
             if let Some(tenant) = slot
                 && tenant.flights == 0
                 && tenant.listed.is_none()
             {
                 self.names.remove(&tenant.name);
+                self.absent
+                    .extract_if(.., |&(_, other)| other == index)
+                    .count();
                 *slot = None;
             }
         }
@@ -347,6 +382,14 @@ impl Queue {
         let Some(Some(tenant)) = self.tenants.get_mut(index) else {
             return;
         };
+        let idle = tenant.next_lane().is_none();
+        let absent = idle.then_some((tenant.served, index));
+        if absent != tenant.absent {
+            if let Some(old) = std::mem::replace(&mut tenant.absent, absent) {
+                self.absent.remove(&old);
+            }
+            self.absent.extend(absent);
+        }
         let key = tenant.fronts(index).next().map(|(spot, waiting)| {
             (
                 tenant.served.saturating_sub(waiting.bonus),
@@ -529,12 +572,46 @@ mod tests {
     }
 
     #[test]
+    fn background_work_leaves_room_for_who_had_far_less_and_comes_back() {
+        let mut queue = Queue::default();
+        let mut light = waiting("light", Class::Loop, 10);
+        light.need = [7; 3];
+        let spot = queue.push((0, 0), light, RESCUE);
+        queue.serve(spot, RESCUE).unwrap();
+        let mut greedy = Vec::new();
+        for n in 1..9 {
+            greedy.push(queue.push((n, n), waiting("greedy", Class::Background, 10), RESCUE));
+        }
+        let now = Duration::from_secs(100);
+        let ten = Duration::from_secs(10);
+        for spot in &greedy[..4] {
+            assert_eq!(queue.courtesy(greedy[7], now, ten), [0; 3]);
+            queue.serve(*spot, RESCUE).unwrap();
+        }
+        queue.serve(greedy[4], RESCUE).unwrap();
+        assert_eq!(
+            queue.courtesy(greedy[7], now, ten),
+            [14; 3],
+            "answered still"
+        );
+        queue.settle(spot, 0, now);
+        assert_eq!(queue.courtesy(greedy[7], now, ten), [14; 3], "just now");
+        assert_eq!(queue.courtesy(greedy[7], now + ten, ten), [0; 3], "gone");
+        queue.push((20, 20), waiting("light", Class::Loop, 10), RESCUE);
+        assert_eq!(
+            queue.courtesy(greedy[7], now, ten),
+            [0; 3],
+            "it waits itself"
+        );
+    }
+
+    #[test]
     fn idle_terminals_are_forgotten() {
         let mut queue = Queue::default();
         for n in 0..10_000_u64 {
             let spot = queue.push((n, n), waiting(&format!("t{n}"), Class::Loop, 1), RESCUE);
             queue.serve(spot, RESCUE).unwrap();
-            queue.settle(spot, 0);
+            queue.settle(spot, 0, Duration::ZERO);
         }
         assert!(queue.names.len() <= MANY && queue.tenants.len() <= MANY);
     }

@@ -107,6 +107,25 @@ impl Outputs {
         }
     }
 
+    /// One of the outputs of late that are longer than what streamed; `chance` picks it.
+    pub(crate) fn draw(
+        &self,
+        class: Class,
+        need: u64,
+        streamed: u64,
+        bounds: Bounds,
+        chance: u64,
+    ) -> u64 {
+        let longer = self.of(class).map(|samples| samples.longer(streamed));
+        let drawn = longer.filter(|all| !all.is_empty()).and_then(|all| {
+            let index = usize::try_from(chance % all.len() as u64).ok()?;
+            all.get(index).copied()
+        });
+        let output =
+            drawn.unwrap_or_else(|| streamed + self.rest(class, need, streamed, bounds).mean);
+        output.min(bounds.max_tokens.unwrap_or(u64::MAX))
+    }
+
     fn of(&self, class: Class) -> Option<&Samples> {
         [&self.classes[class as usize], &self.all]
             .into_iter()
@@ -172,6 +191,10 @@ impl Samples {
     fn quantile(&self, percent: usize) -> u64 {
         let index = (self.sorted.len() * percent).div_ceil(100).max(1) - 1;
         self.sorted.get(index).copied().unwrap_or(UNKNOWN)
+    }
+
+    fn longer(&self, streamed: u64) -> &[u64] {
+        &self.sorted[self.sorted.partition_point(|&one| one <= streamed)..]
     }
 
     /// Mean and variance of what samples longer than `streamed` had left.

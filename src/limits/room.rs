@@ -12,9 +12,9 @@
 
 use std::time::Duration;
 
-use crate::limits::ask::Budget;
+use crate::limits::ask::{Budget, Class};
 use crate::limits::pool::{Pool, TOKEN_BUDGETS};
-use crate::limits::queue::Spot;
+use crate::limits::queue::{Spot, Waiting};
 use crate::limits::requests::Requests;
 use crate::limits::window::Log;
 
@@ -200,13 +200,28 @@ impl<'a> Room<'a> {
         room && requests.ready_after_one(self.now) <= slack.at.max(requests.ready_at())
     }
 
+    /// What must be free for a request: its need, and the prompt tokens that it leaves to others, at most a fifth.
+    fn with_courtesy(&self, spot: Spot, waiting: &Waiting) -> [u64; 3] {
+        let mut need = waiting.need;
+        if waiting.class == Class::Background {
+            let recent = self.pool.inner_span;
+            let more = self.pool.queue.courtesy(spot, self.now, recent);
+            let wanted = need.iter_mut().zip(more).zip(self.pool.caps.flow);
+            for ((need, more), cap) in wanted.take(2).filter(|((need, _), _)| **need > 0) {
+                *need = (*need + more.min(cap / 5)).min(cap.max(*need));
+            }
+        }
+        need
+    }
+
     /// Looks for who goes now. `promise`: until then others may delay the head.
     pub(crate) fn scan(&self, promise: Duration, requests: &Requests) -> Scan {
         let mut candidates = self.pool.queue.candidates();
         let Some((spot, head)) = candidates.next() else {
             return Scan::default();
         };
-        let Some(block) = self.block(&head.need) else {
+        let first = self.with_courtesy(spot, head);
+        let Some(block) = self.block(&first) else {
             return Scan {
                 pick: Some(spot),
                 ..Scan::default()
@@ -217,12 +232,20 @@ impl<'a> Room<'a> {
             wake: block.until,
             bound: Some(block.budget),
         };
-        let slack = self.slack(&head.need, block.until, promise);
+        if first != head.need {
+            // Who is waited for may not come.
+            let recent = self.now + self.pool.inner_span;
+            scan.wake = scan
+                .wake
+                .map_or(Some(recent), |wake| Some(wake.min(recent)));
+        }
+        let slack = self.slack(&first, block.until, promise);
         let mut least = [u64::MAX; ACCOUNTS];
         for (spot, waiting) in candidates {
-            if let Some((index, missing)) = self.blocking(&waiting.need) {
+            let need = self.with_courtesy(spot, waiting);
+            if let Some((index, missing)) = self.blocking(&need) {
                 least[index] = least[index].min(missing);
-            } else if !self.spares(&slack, &waiting.need, requests) {
+            } else if !self.spares(&slack, &need, requests) {
                 // It waits for the head.
             } else {
                 scan.pick = Some(spot);

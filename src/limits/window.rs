@@ -215,6 +215,28 @@ impl Log {
         })
     }
 
+    /// The same with fewer entries: what was spent within so much time is one, with the latest stamp. Its entries have
+    /// other numbers.
+    pub(crate) fn coarse(&self, grain: Duration) -> Self {
+        let mut coarse = Self::default();
+        let mut begun = Duration::ZERO;
+        for entry in &self.entries {
+            match coarse.entries.back_mut() {
+                Some(last) if entry.at < begun + grain => {
+                    last.at = entry.at;
+                    last.amount += entry.amount;
+                }
+                _ => {
+                    begun = entry.at;
+                    coarse.entries.push_back(*entry);
+                }
+            }
+        }
+        coarse.sum = self.sum;
+        coarse.inner_sum = self.sum;
+        coarse
+    }
+
     /// Stamps and amounts, oldest first.
     pub(crate) fn entries(&self) -> impl Iterator<Item = (Duration, u64)> {
         self.entries.iter().map(|entry| (entry.at, entry.amount))
@@ -344,6 +366,21 @@ mod tests {
         log.push(secs(101), 7);
         log.expire(secs(161), SPAN);
         assert_eq!(log.inner_sum(), 0);
+    }
+
+    #[test]
+    fn a_coarse_log_counts_the_same_a_little_longer() {
+        let mut log = Log::default();
+        for millis in 0..100 {
+            log.push(Duration::from_millis(millis * 100), 1);
+        }
+        log.expire_inner(secs(19), secs(10));
+        let mut coarse = log.coarse(secs(1));
+        assert_eq!((coarse.entries.len(), coarse.sum()), (10, 100));
+        coarse.expire(Duration::from_millis(60_900), SPAN);
+        assert_eq!(coarse.sum(), 90);
+        coarse.expire_inner(secs(19), secs(10));
+        assert_eq!(coarse.inner_sum(), 10);
     }
 
     #[test]

@@ -44,9 +44,15 @@ pub(crate) trait Policy {
         None
     }
 
-    /// How long a request that waits is said to wait still, and for what.
-    fn why(&self, _job: usize, _now: Duration) -> Option<(Duration, Budget)> {
+    /// What a request that waits is said to wait for.
+    fn why(&self, _job: usize, _now: Duration) -> Option<Budget> {
         None
+    }
+
+    /// How long each request that waits is said to wait still, and how long by one more run ahead: as far as the two
+    /// differ, nobody can know.
+    fn foresee(&self, _now: Duration) -> Vec<(usize, [Duration; 2])> {
+        Vec::new()
     }
 }
 

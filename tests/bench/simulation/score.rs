@@ -41,8 +41,10 @@ pub(crate) struct Score {
     pub(crate) waited_for: [f64; 5],
     /// Seconds predicted on joining the queue, and what they became.
     pub(crate) etas: Vec<(f64, f64)>,
-    /// The same, asked five seconds later.
+    /// The same, at moments at which someone looked at all that waits.
     pub(crate) later: Vec<(f64, f64)>,
+    /// What two predictions of one wait say that differ by chance alone.
+    pub(crate) twice: Vec<(f64, f64)>,
 }
 
 impl Score {
@@ -75,6 +77,7 @@ impl Score {
             }),
             etas: all.iter().flat_map(|s| s.etas.clone()).collect(),
             later: all.iter().flat_map(|s| s.later.clone()).collect(),
+            twice: all.iter().flat_map(|s| s.twice.clone()).collect(),
         }
     }
 

@@ -19,6 +19,8 @@ use super::load::{Job, MAX_TOKENS, count, normal, whole};
 use super::policy::{Move, Policy, Told};
 use super::upstream::Upstream;
 
+/// Runs ahead of a prediction, as shipped.
+const RUNS: u64 = 3;
 const MODEL: &str = "m";
 /// What Kimi Code and the Python clients wait for a first byte, less ten seconds.
 const PATIENCE: Duration = Duration::from_secs(590);
@@ -219,9 +221,26 @@ impl Policy for Shipped {
             .map(|at| at.saturating_sub(origin()))
     }
 
-    fn why(&self, job: usize, now: Duration) -> Option<(Duration, Budget)> {
+    fn why(&self, job: usize, now: Duration) -> Option<Budget> {
         let wait = self.limiter.why(*self.ids.get(&job)?, moment(now))?;
-        Some((Duration::from_millis(wait.eta_ms), wait.budget))
+        Some(wait.budget)
+    }
+
+    fn foresee(&self, now: Duration) -> Vec<(usize, [Duration; 2])> {
+        let now = moment(now);
+        let again = self.limiter.foresee(now, RUNS..RUNS + 1);
+        let all = self.limiter.foresee(now, 0..RUNS).into_iter();
+        let mut all: Vec<_> = all
+            .filter_map(|(id, at)| {
+                let both = [at, *again.get(&id)?];
+                Some((
+                    *self.jobs.get(&id)?,
+                    both.map(|at| at.saturating_sub(now.at)),
+                ))
+            })
+            .collect();
+        all.sort_unstable();
+        all
     }
 }
 

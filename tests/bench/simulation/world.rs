@@ -18,6 +18,8 @@ use super::upstream::{Course, Rules, Upstream};
 
 /// How often the tokens of a stream are looked at.
 pub(crate) const CHUNK: Duration = Duration::from_millis(600);
+/// Time between two looks at the queue, in the mean.
+const LOOK: Duration = Duration::from_secs(15);
 /// A refusal comes back this fast; measured 0.10 to 0.26 s.
 const REFUSAL: (u64, u64) = (100, 260);
 
@@ -29,6 +31,8 @@ pub(crate) struct Scene {
     /// For each terminal the shape of its work and the number of its agents; all after the first are subagents.
     pub(crate) terminals: Vec<(Shape, usize)>,
     pub(crate) length: Duration,
+    /// Someone looks, now and then, how long requests will wait.
+    pub(crate) watched: bool,
 }
 
 impl Scene {
@@ -38,6 +42,7 @@ impl Scene {
             client: Client::KimiCode,
             terminals: vec![(shape, 1); terminals],
             length: Duration::from_secs(minutes * 60),
+            watched: false,
         }
     }
 }
@@ -55,8 +60,8 @@ enum Event {
     Begun(usize),
     Chunk(usize),
     Ended(usize),
-    /// Someone looks up how long a request will wait still.
-    Look(usize),
+    /// Someone looks how long all that wait will wait still.
+    Look,
     Foreign,
     Minute,
     Wake,
@@ -73,7 +78,7 @@ struct Fate {
     streamed: u64,
     headers: Observation,
     eta: Option<Duration>,
-    later: Option<(Duration, Duration)>,
+    later: Vec<(Duration, Duration)>,
 }
 
 struct World<'a> {
@@ -87,6 +92,8 @@ struct World<'a> {
     policy: &'a mut dyn Policy,
     wake: Option<Duration>,
     rng: Rng,
+    /// Who looks when.
+    eyes: Rng,
     score: Score,
     backlog: Vec<Backlog>,
     service: Vec<f64>,
@@ -121,6 +128,7 @@ pub(crate) fn run(scene: &Scene, seed: u64, policy: &mut dyn Policy) -> Score {
         policy,
         wake: None,
         rng: Rng::with_seed(seed ^ 0x5eed),
+        eyes: Rng::with_seed(seed ^ 0xe7e5),
         score: Score::default(),
         backlog: vec![Backlog::default(); terminals],
         service: vec![0.0; terminals],
@@ -146,6 +154,9 @@ impl World<'_> {
             self.after(first, Event::Ask(agent));
         }
         self.after(Duration::from_mins(1), Event::Minute);
+        if self.scene.watched {
+            self.after(LOOK, Event::Look);
+        }
         if self.scene.rules.foreign > 0 {
             self.after(Duration::ZERO, Event::Foreign);
         }
@@ -166,13 +177,7 @@ impl World<'_> {
             Event::Begun(job) => self.begun(job),
             Event::Chunk(job) => self.chunk(job),
             Event::Ended(job) => self.ended(job),
-            Event::Look(job) => {
-                if self.fates[job].waiting
-                    && let Some((eta, _)) = self.policy.why(job, self.now)
-                {
-                    self.fates[job].later = Some((self.now, eta));
-                }
-            }
+            Event::Look => self.look(),
             Event::Foreign => self.foreign(),
             Event::Minute => {
                 self.upstream.minute(self.now);
@@ -203,16 +208,30 @@ impl World<'_> {
             streamed: 0,
             headers: Observation::default(),
             eta: None,
-            later: None,
+            later: Vec::new(),
         });
         self.tell(id, Event::Retry(id));
         if self.fates[id].waiting
-            && let Some((eta, budget)) = self.policy.why(id, self.now)
+            && let Some(budget) = self.policy.why(id, self.now)
         {
             self.score.waited_for[slot(budget)] += 1.0;
-            self.fates[id].eta = Some(eta);
-            self.after(Duration::from_secs(5), Event::Look(id));
+            if self.scene.watched && self.eyes.u32(..4) == 0 {
+                let all = self.policy.foresee(self.now);
+                let own = all.into_iter().find(|&(job, _)| job == id);
+                self.fates[id].eta = own.map(|(_, [eta, _])| eta);
+            }
         }
+    }
+
+    /// At some moment someone looks at everything that waits.
+    fn look(&mut self) {
+        for (job, [eta, again]) in self.policy.foresee(self.now) {
+            self.fates[job].later.push((self.now, eta));
+            let pair = [eta, again].map(|time| time.as_secs_f64());
+            self.score.twice.push(pair.into());
+        }
+        let pause = LOOK.mul_f64(-(1.0 - self.eyes.f64()).ln());
+        self.after(pause, Event::Look);
     }
 
     /// Tells the policy that a client asks or that the upstream refused.
@@ -258,7 +277,7 @@ impl World<'_> {
                 .etas
                 .push((eta.as_secs_f64(), took.as_secs_f64()));
         }
-        if let Some((at, eta)) = fate.later.take() {
+        for (at, eta) in fate.later.drain(..) {
             let took = self.now.saturating_sub(at);
             self.score
                 .later
@@ -270,7 +289,7 @@ impl World<'_> {
         self.score.seen += 1.0;
         let fate = &mut self.fates[job];
         fate.eta = None;
-        fate.later = None;
+        fate.later.clear();
         let pause = self.scene.client.pause(fate.tries, after, &mut self.rng);
         fate.tries += 1;
         if let Some(pause) = pause {

@@ -45,8 +45,14 @@ impl Bias {
         if self.estimated == 0 {
             return estimates;
         }
-        let whole = u128::from(estimates) * u128::from(self.truth) / u128::from(self.estimated);
-        u64::try_from(whole).unwrap_or(u64::MAX)
+        // Wide divisions are slow, and estimates of this size are rare.
+        estimates.checked_mul(self.truth).map_or_else(
+            || {
+                let whole = u128::from(estimates) * u128::from(self.truth);
+                u64::try_from(whole / u128::from(self.estimated)).unwrap_or(u64::MAX)
+            },
+            |whole| whole / self.estimated,
+        )
     }
 
     /// Room to keep for these estimates, of so many requests that nobody counted yet, and for one more.

@@ -17,44 +17,43 @@ use crate::wire::{Dialect, Facts};
 const HEADER: HeaderName = HeaderName::from_static("x-session-affinity");
 
 /// Headers by which clients choose a replica themselves; Fireworks documents all of them.
-const CLIENTS_OWN: [&str; 3] = [
-    "x-session-affinity",
-    "x-multi-turn-session-id",
-    "x-claude-code-session-id",
+const CLIENTS_OWN: [HeaderName; 3] = [
+    HEADER,
+    HeaderName::from_static("x-multi-turn-session-id"),
+    HeaderName::from_static("x-claude-code-session-id"),
 ];
 
-/// Bytes of the hash that are sent, as twice as many digits.
-const BYTES: usize = 16;
+/// Digits of the hash that are sent: 128 bits.
+const DIGITS: usize = 32;
 
 /// What is added to a request so that it meets its cache.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Affinity {
-    value: String,
+    digits: [u8; DIGITS],
 }
 
 impl Affinity {
     /// The affinity of a conversation at this upstream; `None` where the client chose one or none is taken.
     pub(super) fn of(kind: Kind, headers: &HeaderMap, session: &str) -> Option<Self> {
-        let chosen = CLIENTS_OWN.iter().any(|name| headers.contains_key(*name));
-        if !kind.takes_affinity() || chosen {
+        let chosen = |name| headers.contains_key(name);
+        if !kind.takes_affinity() || CLIENTS_OWN.iter().any(chosen) {
             return None;
         }
         let mut hash = Context::new(&SHA256);
         hash.update(b"affinity of ");
         hash.update(session.as_bytes());
         let hash = hash.finish();
-        let mut value = String::with_capacity(2 * BYTES);
-        for byte in &hash.as_ref()[..BYTES] {
-            for digit in [byte >> 4, byte & 15] {
-                value.extend(char::from_digit(u32::from(digit), 16));
-            }
+        let mut digits = [0; DIGITS];
+        for (pair, byte) in digits.chunks_exact_mut(2).zip(hash.as_ref()) {
+            pair[0] = b"0123456789abcdef"[usize::from(byte >> 4)];
+            pair[1] = b"0123456789abcdef"[usize::from(byte & 15)];
         }
-        Some(Self { value })
+        Some(Self { digits })
     }
 
     /// Adds the header.
     pub(super) fn mark(&self, headers: &mut HeaderMap) {
-        if let Ok(value) = HeaderValue::from_str(&self.value) {
+        if let Ok(value) = HeaderValue::from_bytes(&self.digits) {
             headers.insert(HEADER, value);
         }
     }
@@ -69,7 +68,7 @@ impl Affinity {
         if facts.pinned || dialect == Dialect::Messages {
             return chunks;
         }
-        let member = format!("\"prompt_cache_key\":\"{}\",", self.value);
+        let member: Vec<u8> = [&b"\"prompt_cache_key\":\""[..], &self.digits, b"\","].concat();
         facts
             .opening
             .and_then(|opening| spliced(&chunks, opening, member.into()))
@@ -116,7 +115,7 @@ mod tests {
             let affinity = Affinity::of(Kind::Simulated, &HeaderMap::new(), "s").unwrap();
             let sent = affinity.pin(chunks.clone(), Dialect::Chat, &facts);
             let text = String::from_utf8(sent.concat()).unwrap();
-            let key = &affinity.value;
+            let key = std::str::from_utf8(&affinity.digits).unwrap();
             assert_eq!(
                 text,
                 format!(" \n{{\"prompt_cache_key\":\"{key}\",\"model\":\"k\"}}")
@@ -135,12 +134,18 @@ mod tests {
                 header.map(|name| (HeaderName::from_static(name), HeaderValue::from_static("v")));
             Affinity::of(kind, &header.into_iter().collect(), session)
         };
-        let value = of(Kind::Fireworks, None, "session_1").unwrap().value;
+        let digits = of(Kind::Fireworks, None, "session_1").unwrap().digits;
         assert!(!value.contains("session_1"));
-        assert_eq!(value, of(Kind::Simulated, None, "session_1").unwrap().value);
-        assert_ne!(value, of(Kind::Simulated, None, "session_2").unwrap().value);
+        assert_eq!(
+            digits,
+            of(Kind::Simulated, None, "session_1").unwrap().digits
+        );
+        assert_ne!(
+            digits,
+            of(Kind::Simulated, None, "session_2").unwrap().digits
+        );
         // A fixed value: it must be the same after a restart and an update.
-        assert_eq!(value, VALUE_OF_SESSION_1);
+        assert_eq!(digits, VALUE_OF_SESSION_1);
         for kind in [
             Kind::Moonshot,
             Kind::KimiCode,

@@ -13,6 +13,8 @@ mod support {
     pub(crate) mod wire;
 }
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::StatusCode;
@@ -185,15 +187,20 @@ async fn other_paths_pass_straight_through() {
 
 #[tokio::test]
 async fn a_pooled_connection_that_died_costs_nothing() {
-    let upstream = scripted(|number, mut wire| async move {
-        assert!(!wire.request().await.is_empty());
-        wire.stream(STREAM).await;
-        wire.say("0\r\n\r\n").await;
-        if number == 0 {
-            // The next request on this connection is read and never answered.
-            wire.request().await;
-        } else {
-            wire.closed().await;
+    let died = Arc::new(AtomicBool::new(false));
+    let noted = died.clone();
+    let upstream = scripted(move |number, mut wire| {
+        let noted = noted.clone();
+        async move {
+            assert!(!wire.request().await.is_empty());
+            wire.stream(STREAM).await;
+            wire.say("0\r\n\r\n").await;
+            if number == 0 {
+                // The next request on this connection is read and never answered.
+                noted.store(!wire.request().await.is_empty(), Ordering::SeqCst);
+            } else {
+                wire.closed().await;
+            }
         }
     })
     .await;
@@ -209,6 +216,7 @@ async fn a_pooled_connection_that_died_costs_nothing() {
         );
     }
     house.until_nothing_is_held().await;
+    assert!(died.load(Ordering::SeqCst), "the connection was reused");
     assert_eq!(house.spent().prompt, 24);
 }
 

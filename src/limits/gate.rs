@@ -117,7 +117,7 @@ impl Gate {
     /// from then on what others use beside this one. Another date is ignored, and a count below the own one.
     pub fn restore_day(&self, date: NaiveDate, used: u64) {
         self.shared
-            .act(|limiter, _| limiter.restore_day(date, used));
+            .act(|limiter, now| limiter.restore_day(date, used, now));
     }
 
     /// What to write to disk, at most once a second and at the end.

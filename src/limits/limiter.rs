@@ -460,7 +460,8 @@ impl Limiter {
     }
 
     /// The ledger counted so much on this date, over all processes. The day's count never falls by it.
-    pub fn restore_day(&mut self, date: NaiveDate, used: u64) {
+    pub fn restore_day(&mut self, date: NaiveDate, used: u64, now: Moment) {
+        self.daily.roll(now.wall);
         self.daily.restore(date, used);
         self.decisions.extend(self.daily.warning());
     }

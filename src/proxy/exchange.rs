@@ -170,9 +170,9 @@ pub(super) async fn exchange(
                 (next, failing, taken, Ok((parts, text)))
             }
             Err(error) => {
-                // A pooled connection that broke had most likely died before.
+                // A reused connection that broke had most likely died before.
                 let taken = match error {
-                    SendError::Broken { .. } => tries.reconnected,
+                    SendError::Broken { reused, .. } => !reused,
                     SendError::Silent { .. } => true,
                     SendError::Address(_) | SendError::Connect { .. } => false,
                 };

@@ -4,8 +4,8 @@
 //! each request, which would also close connections that are merely kept; so each connection leaves a mark instead, and
 //! one look at all of them, now and then, finds those that were in the middle of the same head at the look before.
 
-use std::sync::Weak;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -38,12 +38,12 @@ impl Line {
     }
 
     /// A head is whole.
-    pub(super) fn begin(&self) {
+    fn begin(&self) {
         self.state.store(BUSY, Ordering::Relaxed);
     }
 
     /// The next bytes are those of another head.
-    pub(super) fn end(&self) {
+    fn end(&self) {
         self.state.store(QUIET, Ordering::Relaxed);
     }
 
@@ -62,6 +62,23 @@ impl Line {
             self.late.notify_one();
         }
         late
+    }
+}
+
+/// A request whose answer has not come to its end: what comes meanwhile is its body, or waits for its turn.
+#[derive(Debug)]
+pub(super) struct Busy(Arc<Line>);
+
+impl Busy {
+    pub(super) fn new(line: Arc<Line>) -> Self {
+        line.begin();
+        Self(line)
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.end();
     }
 }
 
@@ -88,11 +105,11 @@ mod tests {
         // A head that comes to its end, a body, a long answer.
         line.came();
         looked(false);
-        line.begin();
+        let busy = Busy::new(line.clone());
         line.came();
         looked(false);
         looked(false);
-        line.end();
+        drop(busy);
         looked(false);
         // Another head, that does not, however often a byte of it comes.
         line.came();

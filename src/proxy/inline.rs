@@ -72,8 +72,8 @@ impl<F: Future> Future for Inline<F> {
         this.signal.task.register(context.waker());
         let mut own = Context::from_waker(&this.waker);
         for _ in 0..ROUNDS {
-            // A wake from before is answered by this very poll.
-            this.signal.state.store(RUNNING, Ordering::Release);
+            // A wake from before is answered by this very poll, which therefore has to see what its waker did.
+            this.signal.state.swap(RUNNING, Ordering::AcqRel);
             let polled = this.future.as_mut().poll(&mut own);
             let state = this.signal.state.swap(RESTING, Ordering::AcqRel);
             if polled.is_ready() || state != WOKEN {

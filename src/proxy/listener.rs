@@ -20,13 +20,14 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::proxy::Proxy;
 use crate::proxy::exchange::{Call, exchange, unreachable_upstream};
 use crate::proxy::fault::Fault;
-use crate::proxy::heads::{self, LOOK, Line};
+use crate::proxy::heads::{self, Busy, LOOK, Line};
 use crate::proxy::inline::{Dormant, Inline};
 use crate::proxy::interim::{Signs, share};
 use crate::proxy::keys::Asker;
@@ -70,6 +71,8 @@ pub async fn serve(
     let mut sweep = pin!(stalls.sweep());
     let mut lines = Vec::new();
     let mut looks = tokio::time::interval(LOOK);
+    // After a rest the next look is due a whole interval later, not at once for each that was left out.
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let accepted = tokio::select! {
             biased;
@@ -129,12 +132,13 @@ async fn connection(
     let mark = line.clone();
     let service = service_fn(move |request| {
         let (proxy, aside, signs) = (proxy.clone(), aside.clone(), signs.clone());
-        let mark = mark.clone();
-        mark.begin();
+        let busy = Busy::new(mark.clone());
         async move {
             let answer = answer(&proxy, &aside, &signs, request).await;
-            mark.end();
-            Ok::<_, Infallible>(answer)
+            Ok::<_, Infallible>(answer.map(|answer| Marked {
+                answer,
+                _busy: busy,
+            }))
         }
     });
     let served = http1::Builder::new()
@@ -299,8 +303,10 @@ async fn pass_through(
     let sent = if body.is_end_stream() {
         let nothing = || SendBody::kept(Arc::default(), || {});
         match send(headers.clone(), nothing(), Connection::Pooled).await {
-            // A pooled connection that had died looks like this.
-            Err(SendError::Broken { .. }) => send(headers, nothing(), Connection::Fresh).await,
+            // A reused connection that had died looks like this.
+            Err(SendError::Broken { reused: true, .. }) => {
+                send(headers, nothing(), Connection::Fresh).await
+            }
             sent => sent,
         }
     } else {
@@ -366,6 +372,32 @@ fn named(proxy: &Proxy, route: &str) -> Result<Arc<Upstream>, Fault> {
         let message = format!("kimiq knows no provider `{route}`; type /reload in the terminal");
         Fault::client(StatusCode::NOT_FOUND, "not_found_error", message)
     })
+}
+
+/// An answer that keeps its connection busy to its end.
+struct Marked {
+    answer: Answer,
+    _busy: Busy,
+}
+
+impl Body for Marked {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        Pin::new(&mut self.get_mut().answer).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.answer.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.answer.size_hint()
+    }
 }
 
 /// Every body that goes to a client.

@@ -130,6 +130,10 @@ impl Meter {
         }
         self.answered += more;
         self.unreported += more;
+        // No token is shorter than a byte.
+        if self.unreported < PORTION {
+            return;
+        }
         let tokens = self
             .proxy
             .estimator

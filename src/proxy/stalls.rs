@@ -107,6 +107,7 @@ impl Watched {
     /// A byte came.
     pub(super) fn alive(&self) {
         self.mark.last.store(self.stalls.now(), Ordering::Relaxed);
+        self.mark.stalled.store(false, Ordering::Release);
     }
 
     /// Waits until nothing came for too long.

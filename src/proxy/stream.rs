@@ -39,6 +39,8 @@ pub(super) struct Relay {
     /// The answer is in a form whose end can be told, so it must show it.
     must_end: bool,
     watched: Watched,
+    /// The upstream was asked for the next bytes; while the client does not read, it is not.
+    asked: bool,
 }
 
 impl Relay {
@@ -56,6 +58,7 @@ impl Relay {
             afterwards,
             must_end,
             watched,
+            asked: false,
         }
     }
 
@@ -96,12 +99,16 @@ impl Body for Relay {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
         let Poll::Ready(frame) = Pin::new(&mut this.upstream).poll_frame(context) else {
+            if !std::mem::replace(&mut this.asked, true) {
+                this.watched.alive();
+            }
             if !this.watched.is_stalled(context) {
                 return Poll::Pending;
             }
             this.cut();
             return Poll::Ready(Some(Err(Cut::Stalled.into())));
         };
+        this.asked = false;
         Poll::Ready(match frame {
             Some(Ok(frame)) => {
                 if let (Some(meter), Some(chunk)) = (&mut this.meter, frame.data_ref()) {

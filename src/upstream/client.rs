@@ -11,16 +11,19 @@ use http::{HeaderMap, Method, Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
-use hyper::rt::Executor;
 use hyper_rustls::builderstates::WantsSchemes;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
 use rustls::crypto::ring;
+use tokio::time::timeout;
+use tokio_util::task::TaskTracker;
 use tower_service::Service;
 
 use crate::upstream::Upstream;
 use crate::upstream::pool::{AnswerBody, Lease, Pool};
+
+/// How long a resting connection may take to be ready: it is, but for what its task has still to do.
+const SOON: Duration = Duration::from_millis(100);
 
 /// How the connections to upstreams are made.
 #[derive(Clone, Copy, Debug)]
@@ -75,6 +78,8 @@ pub enum SendError {
     Broken {
         /// Host and port.
         host: String,
+        /// It had served another request before, so it may have died while it rested.
+        reused: bool,
         /// What the connection said.
         #[source]
         source: hyper::Error,
@@ -86,6 +91,7 @@ pub enum SendError {
 pub struct Client {
     connector: HttpsConnector<HttpConnector>,
     pool: Arc<Pool>,
+    tasks: TaskTracker,
     always_fresh: bool,
 }
 
@@ -106,6 +112,7 @@ impl Client {
         Ok(Self {
             connector: secure.https_or_http().enable_http1().wrap_connector(tcp),
             pool: Arc::default(),
+            tasks: TaskTracker::new(),
             always_fresh: options.always_fresh,
         })
     }
@@ -131,8 +138,7 @@ impl Client {
         while connection == Connection::Pooled
             && let Some(mut sender) = self.pool.take(upstream.origin())
         {
-            if sender.ready().await.is_err() {
-                // The other side closed it while it rested.
+            if !is_ready(&mut sender).await {
                 continue;
             }
             match sender.try_send_request(request).await {
@@ -140,7 +146,7 @@ impl Client {
                 Err(mut error) => match error.take_message() {
                     // Nothing of it was written, so this costs nobody a try.
                     Some(unsent) => request = unsent,
-                    None => return Err(broken(upstream, error.into_error())),
+                    None => return Err(broken(upstream, true, error.into_error())),
                 },
             }
         }
@@ -148,7 +154,7 @@ impl Client {
         let mut sender = Box::pin(self.connect(upstream)).await?;
         match sender.send_request(request).await {
             Ok(answer) => Ok(self.lent(upstream, sender, answer)),
-            Err(error) => Err(broken(upstream, error)),
+            Err(error) => Err(broken(upstream, false, error)),
         }
     }
 
@@ -160,9 +166,9 @@ impl Client {
         })?;
         let (sender, connection) = http1::handshake(stream)
             .await
-            .map_err(|error| broken(upstream, error))?;
+            .map_err(|error| broken(upstream, false, error))?;
         // It ends by itself: when the other side closes it, or when nobody holds its sender.
-        TokioExecutor::new().execute(async move {
+        self.tasks.spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "a connection to an upstream broke");
             }
@@ -185,9 +191,16 @@ impl Client {
     }
 }
 
-fn broken(upstream: &Upstream, source: hyper::Error) -> SendError {
+/// Whether a connection that rested can take a request. The other side may have closed it, or may still be reading an
+/// earlier request that it answered without waiting for the end.
+async fn is_ready(sender: &mut SendRequest<SendBody>) -> bool {
+    sender.is_ready() || matches!(timeout(SOON, sender.ready()).await, Ok(Ok(())))
+}
+
+fn broken(upstream: &Upstream, reused: bool, source: hyper::Error) -> SendError {
     SendError::Broken {
         host: upstream.host().to_owned(),
+        reused,
         source,
     }
 }

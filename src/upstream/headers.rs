@@ -17,6 +17,7 @@ fn is_hop_by_hop(name: &str) -> bool {
         name,
         "connection"
             | "keep-alive"
+            | "proxy-connection"
             | "proxy-authenticate"
             | "proxy-authorization"
             | "te"
@@ -69,14 +70,10 @@ pub fn response_headers(headers: HeaderMap) -> HeaderMap {
 /// Headers that are not about the connection they came over, and that `wanted` takes.
 fn crossing(headers: &HeaderMap, wanted: impl Fn(&str) -> bool) -> HeaderMap {
     // What the connection header lists, usually `keep-alive` or `close`, concerns the connection as well.
-    let listed = headers
-        .get(CONNECTION)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default();
     let is_listed = |name: &str| {
-        listed
-            .split(',')
-            .any(|it| it.trim().eq_ignore_ascii_case(name))
+        let lists = headers.get_all(CONNECTION).into_iter();
+        let mut listed = lists.flat_map(|value| value.to_str().unwrap_or_default().split(','));
+        listed.any(|it| it.trim().eq_ignore_ascii_case(name))
     };
     let mut crossed = HeaderMap::with_capacity(headers.len() + 2);
     for (name, value) in headers {

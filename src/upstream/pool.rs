@@ -2,7 +2,7 @@
 //!
 //! A connection goes back when its answer was read to the end, and only then: one whose answer was dropped is closed,
 //! which is how the upstream learns to stop. Whoever takes one finds the newest first, for the oldest is the likeliest
-//! to have been closed by the other side. Connections that rested too long are closed when the next one comes or goes.
+//! to have been closed by the other side. Connections that rested too long are closed when the next one comes.
 
 use std::collections::HashMap;
 use std::pin::Pin;
@@ -53,9 +53,12 @@ impl Pool {
         }
         let since = Instant::now();
         let mut resting = self.resting.lock();
+        resting.retain(|_, connections| {
+            connections
+                .retain(|it| since.duration_since(it.since) < IDLE && !it.sender.is_closed());
+            !connections.is_empty()
+        });
         let connections = resting.entry(origin).or_default();
-        let stale = connections.partition_point(|it| since.duration_since(it.since) >= IDLE);
-        connections.drain(..stale);
         connections.push(Resting { sender, since });
     }
 }
@@ -79,14 +82,14 @@ impl AnswerBody {
     /// Without a lease the connection is closed afterwards.
     pub(super) fn new(incoming: Incoming, lease: Option<Lease>) -> Self {
         let mut body = Self { incoming, lease };
-        body.rest_at_end();
+        if body.incoming.is_end_stream() {
+            body.rest();
+        }
         body
     }
 
-    fn rest_at_end(&mut self) {
-        if self.incoming.is_end_stream()
-            && let Some(lease) = self.lease.take()
-        {
+    fn rest(&mut self) {
+        if let Some(lease) = self.lease.take() {
             lease.pool.put(lease.origin, lease.sender);
         }
     }
@@ -101,8 +104,10 @@ impl Body for AnswerBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let polled = Pin::new(&mut self.incoming).poll_frame(context);
-        if polled.is_ready() {
-            self.rest_at_end();
+        // A body of known length tells its end with its last frame, any other only after it.
+        if matches!(polled, Poll::Ready(None)) || polled.is_ready() && self.incoming.is_end_stream()
+        {
+            self.rest();
         }
         polled
     }

@@ -39,6 +39,7 @@ use crate::instance::waiting;
 use crate::instance::window;
 use crate::proxy::Proxy;
 use crate::terminal::Id;
+use crate::terminal::State;
 use crate::tui::Prefix;
 
 /// How long a host waits for its first run, and lives on after its last.
@@ -538,6 +539,10 @@ impl control::Host for Handle {
     fn send(&self, ask: control::Send) -> Pending<'_, ()> {
         Box::pin(async move {
             let (_, slot) = self.0.find_slot(&ask.terminal)?;
+            // An empty one is a key pressed on purpose.
+            if ask.enter && !ask.text.is_empty() {
+                takes_messages(&slot)?;
+            }
             let failed = |error: crate::terminal::Fault| HostError::Failed(error.to_string());
             let terminal = slot
                 .terminal()
@@ -578,6 +583,19 @@ impl control::Host for Handle {
 
     fn attach(&self, window: HostEnd) -> Pending<'_, ()> {
         Box::pin(async move { window::show(&self.0, window).await })
+    }
+}
+
+/// A message that is typed and sent would be lost in a program that starts, and would answer one that asks for leave.
+fn takes_messages(slot: &Slot) -> Result<(), HostError> {
+    let state = slot.live.lock().state.clone();
+    let refused = |why: &str| Err(HostError::Failed(format!("{} {why}", slot.name)));
+    match state {
+        State::Starting => refused("is starting; send the message when `kimiq ps` says idle"),
+        State::NeedsTrust | State::NeedsApproval => refused(&format!(
+            "{state}, and a message would answer that; `kimiq attach` shows the question"
+        )),
+        _ => Ok(()),
     }
 }
 

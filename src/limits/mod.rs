@@ -2,7 +2,7 @@
 //!
 //! A request meets [`Gate::admit`] with an estimate of its cost ([`Ask`]). It becomes a [`Permit`] when the requests
 //! per second, the rolling windows of prompt, uncached prompt and generated tokens of its pool, and the day's cap all
-//! have room; until then it stands in its pool's queue, first come, first served. A permit ends exactly once: settled
+//! have room; until then it stands in its pool's queue, where terminals take turns by what they used. A permit ends exactly once: settled
 //! with real usage, left unmetered, refused by the upstream, or given back by its destructor.
 //!
 //! # Invariants

@@ -95,8 +95,8 @@ async fn every_reservation_returns_exactly_once() {
         (Sending, Crash, Nothing),
         (Sending, TimeOut, Nothing),
         (Awaiting, ClientGone, Prompt(1)),
-        // A connection that broke may have been dead before; the next try finds nobody.
-        (Awaiting, Crash, Nothing),
+        // The connection was new, so the upstream had the request; the next try finds nobody.
+        (Awaiting, Crash, Prompt(1)),
         // Two tries, and both may have been counted.
         (Awaiting, TimeOut, Prompt(2)),
         (Streaming, ClientGone, Output),

@@ -538,9 +538,9 @@ impl control::Host for Handle {
 
     fn send(&self, ask: control::Send) -> Pending<'_, ()> {
         Box::pin(async move {
-            let (_, slot) = self.0.find_slot(&ask.terminal)?;
+            let (run, slot) = self.0.find_slot(&ask.terminal)?;
             // An empty one is a key pressed on purpose.
-            if ask.enter && !ask.text.is_empty() {
+            if run.is_client() && ask.enter && !ask.text.is_empty() {
                 takes_messages(&slot)?;
             }
             let failed = |error: crate::terminal::Fault| HostError::Failed(error.to_string());
@@ -588,7 +588,7 @@ impl control::Host for Handle {
 
 /// A message that is typed and sent would be lost in a program that starts, and would answer one that asks for leave.
 fn takes_messages(slot: &Slot) -> Result<(), HostError> {
-    let state = slot.live.lock().state.clone();
+    let state = slot.live.lock().state;
     let refused = |why: &str| Err(HostError::Failed(format!("{} {why}", slot.name)));
     match state {
         State::Starting => refused("is starting; send the message when `kimiq ps` says idle"),

@@ -87,7 +87,7 @@ async fn every_reservation_returns_exactly_once() {
         (Queued, Crash, Nothing),
         (Queued, TimeOut, Nothing),
         (Admitted, ClientGone, AtMostPrompt),
-        (Admitted, Crash, Nothing),
+        (Admitted, Crash, AtMostPrompt),
         (Connecting, ClientGone, Nothing),
         (Connecting, Crash, Nothing),
         (Connecting, TimeOut, Nothing),

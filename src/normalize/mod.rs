@@ -12,11 +12,24 @@
 
 mod answer;
 mod arguments;
+mod boundary;
+mod calls;
+mod chat;
 mod event;
+mod field;
+mod finish;
+mod frames;
+mod guard;
+mod headless;
 mod ids;
+mod markers;
+mod mask;
+mod members;
 mod names;
+mod reader;
 mod repairs;
 mod rules;
+mod stream;
 mod text;
 
 pub use answer::Answer;
@@ -26,4 +39,5 @@ pub use ids::Ids;
 pub use names::{Name, Tools};
 pub use repairs::{Kind, Repairs};
 pub use rules::Rules;
+pub use stream::{Repairer, whole_chat};
 pub use text::Text;

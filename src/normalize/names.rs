@@ -35,6 +35,11 @@ impl Tools {
         self.names.iter().map(String::as_str)
     }
 
+    /// Whether a tool has exactly this name.
+    pub fn declares(&self, name: &str) -> bool {
+        self.names().any(|declared| declared == name)
+    }
+
     /// What a name or a header's id means.
     pub fn resolve(&self, said: &str) -> Name {
         let bare = said.trim();

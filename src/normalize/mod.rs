@@ -13,6 +13,7 @@
 mod answer;
 mod arguments;
 mod event;
+mod grammar;
 mod ids;
 mod names;
 mod repairs;
@@ -20,9 +21,9 @@ mod rules;
 mod text;
 
 pub use answer::Answer;
-pub use arguments::Arguments;
+pub use arguments::{Arguments, object_of};
 pub use event::{CallPart, Channel, Event, Finish, Piece};
-pub use ids::Ids;
+pub use ids::{Ids, canonical, index_of_safe, native, next_free, safe};
 pub use names::{Name, Tools};
 pub use repairs::{Kind, Repairs};
 pub use rules::Rules;

@@ -102,13 +102,14 @@ impl Arguments {
                 repairs.count(Kind::ArgumentsForm);
                 out.extend_from_slice(b"{}");
             }
-            State::Held(held) => match unwrapped(&held, repairs) {
-                Some(inner) => out.extend_from_slice(&inner),
-                None => {
+            State::Held(held) => {
+                if let Some(inner) = unwrapped(&held, repairs) {
+                    out.extend_from_slice(&inner);
+                } else {
                     repairs.count(Kind::BrokenArguments);
                     out.extend_from_slice(&held);
                 }
-            },
+            }
             State::Object(_) => repairs.count(Kind::BrokenArguments),
             State::Complete | State::Junk | State::Raw => {}
         }
@@ -247,7 +248,7 @@ fn complete(text: &[u8], repairs: &mut Repairs) -> Option<Vec<u8>> {
 ///
 /// What streams repair is repaired; of a text that is broken the longest beginning with whole members is kept, and if
 /// there is none, `{}` stands for it.
-pub fn object_of(text: &[u8]) -> Option<Vec<u8>> {
+pub(super) fn object_of(text: &[u8]) -> Option<Vec<u8>> {
     let mut ignored = Repairs::default();
     if let Some(object) = complete(text, &mut ignored) {
         return (!ignored.is_empty()).then_some(object);
@@ -368,7 +369,7 @@ mod tests {
                 r#"{"port": "Kiel""#,
                 &[BrokenArguments],
             ),
-            (r#"{'a': '}'} x"#, r#"{'a': '}'} x"#, &[BrokenArguments]),
+            (r"{'a': '}'} x", r"{'a': '}'} x", &[BrokenArguments]),
             (r#"{"a": True} x"#, r#"{"a": True} x"#, &[BrokenArguments]),
             (r#"{"re": "\d"} x"#, r#"{"re": "\d"} x"#, &[BrokenArguments]),
             ("[1,2]", "[1,2]", &[BrokenArguments]),

@@ -238,7 +238,7 @@ mod tests {
             (r#"{"a":1"#, None),
             (r#"{"a":01}"#, None),
             (r#"{"a":1,}"#, None),
-            (r#"{a:1}"#, None),
+            (r"{a:1}", None),
             (r#"{"a" 1}"#, None),
             (r#"{"a":tru}"#, None),
             (r#"{"a":"\d"}"#, None),

@@ -21,12 +21,12 @@ const LONGEST_SAFE: usize = 64;
 const PREFIX: &str = "functions.";
 
 /// The id that a model knows a call by.
-pub fn native(name: &str, index: u64) -> String {
+pub(super) fn native(name: &str, index: u64) -> String {
     format!("{PREFIX}{name}:{index}")
 }
 
 /// Name and index of an id in native form.
-pub fn canonical(id: &str) -> Option<(&str, u64)> {
+pub(super) fn canonical(id: &str) -> Option<(&str, u64)> {
     let (name, index) = id.strip_prefix(PREFIX)?.rsplit_once(':')?;
     let named = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
     (!name.is_empty() && name.bytes().all(named))
@@ -58,7 +58,7 @@ pub fn safe(id: &str) -> String {
 
 /// The index of a call of this name whose native id a client made safe; a mark of repetition (`__2`, Kimi Code
 /// 2.1.0) behind it is looked over.
-pub fn index_of_safe(id: &str, name: &str) -> Option<u64> {
+pub(super) fn index_of_safe(id: &str, name: &str) -> Option<u64> {
     let rest = id.strip_prefix("functions_")?;
     let (head, tail) = rest.split_at_checked(name.len())?;
     if head != safe(name) {
@@ -73,7 +73,7 @@ pub fn index_of_safe(id: &str, name: &str) -> Option<u64> {
 }
 
 /// The next id of this name that nobody has, from an index on.
-pub fn next_free(name: &str, from: u64, used: &BTreeSet<String>) -> String {
+pub(super) fn next_free(name: &str, from: u64, used: &BTreeSet<String>) -> String {
     let mut index = from;
     loop {
         let id = native(name, index);

@@ -99,10 +99,11 @@ impl<'a> History<'a> {
                 self.input(raw, block.get("input"));
             } else if let Some(id) = block.get("tool_use_id") {
                 self.result(id);
-            } else if block.is("type", "thinking") && block.is("signature", SIGNATURE) {
-                if let Some(ours) = block.get("signature") {
-                    self.edits.replace(ours, b"\"\"".to_vec());
-                }
+            } else if block.is("type", "thinking")
+                && block.is("signature", SIGNATURE)
+                && let Some(ours) = block.get("signature")
+            {
+                self.edits.replace(ours, b"\"\"".to_vec());
             }
         }
         if calls {

@@ -8,13 +8,16 @@
 //! and `reasoning_details` (OpenRouter). Only the first is written. Answers with several choices pass unread, since no
 //! client of ours asks for them.
 
+use std::borrow::Cow;
+
 use crate::normalize::answer::Answer;
 use crate::normalize::event::{CallPart, Channel, Event, Finish, Piece};
 use crate::normalize::frames;
-use crate::normalize::members::{Members, Writer};
+use crate::normalize::members::{Members, items};
 use crate::normalize::repairs::Kind;
 use crate::normalize::stream::Codec;
 use crate::normalize::text::Text;
+use crate::normalize::writer::Writer;
 
 const DONE: &[u8] = b"[DONE]";
 
@@ -187,18 +190,18 @@ struct Said<'a> {
 
 impl<'a> Chunk<'a> {
     fn read(data: &'a [u8]) -> Option<Self> {
-        let top = Members::read(data)?;
-        let choices = top.list("choices")?;
+        let top = Members::of_body(data)?;
+        let choices = items(top.told("choices")?)?;
         let [choice] = choices.as_slice() else {
             return None;
         };
-        let choice = Members::of(Some(choice))?;
-        if choice.get("index").is_some_and(|index| index != "0") {
+        let choice = Members::of(choice)?;
+        if choice.told("index").is_some_and(|index| index != "0") {
             return None;
         }
-        let members = Members::of(choice.get("delta"))?;
+        let members = Members::of(choice.told("delta")?)?;
         let mut delta = Said::read(members, false);
-        if let Some(finish) = choice.string("finish_reason") {
+        if let Some(finish) = choice.text("finish_reason") {
             delta.pieces.push(Piece::Finish(Finish::of_chat(&finish)));
         }
         Some(Self { top, choice, delta })
@@ -241,7 +244,7 @@ impl<'a> Said<'a> {
         if let Some(text) = said.reasoning() {
             said.pieces.push(Piece::Text(Channel::Reasoning, text));
         }
-        if let Some(text) = said.members.text("content").filter(|text| !text.is_empty()) {
+        if let Some(text) = said.members.said("content").filter(|text| !text.is_empty()) {
             said.pieces.push(Piece::Text(Channel::Content, text));
         }
         said.pieces.append(&mut calls);
@@ -249,9 +252,9 @@ impl<'a> Said<'a> {
     }
 
     fn reasoning(&mut self) -> Option<Text> {
-        let own = self.members.text("reasoning_content");
+        let own = self.members.said("reasoning_content");
         let filled = |text: &Text| !text.is_empty();
-        let other = self.members.text("reasoning").filter(filled);
+        let other = self.members.said("reasoning").filter(filled);
         let details = self.details().filter(filled);
         if other.is_none() && details.is_none() {
             return own;
@@ -262,36 +265,39 @@ impl<'a> Said<'a> {
 
     /// The texts of `reasoning_details`, joined.
     fn details(&self) -> Option<Text> {
-        let details = self.members.list("reasoning_details")?;
+        let details = items(self.members.told("reasoning_details")?)?;
         let mut joined = Text::default();
         for detail in details {
-            let detail = Members::of(Some(detail))?;
+            let detail = Members::of(detail)?;
             if detail
-                .string("type")
+                .text("type")
                 .is_none_or(|kind| kind == "reasoning.text")
             {
-                joined.push(detail.text("text").unwrap_or_default().as_bytes());
+                joined.push(detail.said("text").unwrap_or_default().as_bytes());
             }
         }
         Some(joined)
     }
 
     fn calls(&mut self, whole: bool, pieces: &mut Vec<Piece>) {
-        let Some(calls) = self.members.list("tool_calls") else {
+        let Some(calls) = self.members.told("tool_calls").and_then(items) else {
             return;
         };
         if calls.is_empty() {
             self.repairs.push(Kind::CallOrder);
         }
         for (number, call) in calls.into_iter().enumerate() {
-            let Some(call) = Members::of(Some(call)) else {
+            let Some(call) = Members::of(call) else {
                 continue;
             };
-            let function = Members::of(call.get("function")).unwrap_or_default();
+            let function = call
+                .told("function")
+                .and_then(Members::of)
+                .unwrap_or_default();
             let slot = if whole {
                 u64::try_from(number).ok()
             } else {
-                call.get("index").and_then(|index| index.parse().ok())
+                call.told("index").and_then(|index| index.parse().ok())
             };
             let arguments = match function.iter().find(|(key, _)| *key == "arguments") {
                 None => None,
@@ -305,11 +311,11 @@ impl<'a> Said<'a> {
                     Some(Text::from(value))
                 }
             };
-            let filled = |text: &String| !text.is_empty();
+            let filled = |text: Cow<'_, str>| (!text.is_empty()).then(|| text.into_owned());
             pieces.push(Piece::Call(CallPart {
                 slot,
-                id: call.string("id").filter(filled),
-                name: function.string("name").filter(filled),
+                id: call.text("id").and_then(filled),
+                name: function.text("name").and_then(filled),
                 arguments,
             }));
         }
@@ -455,14 +461,14 @@ fn write_call(
 
 /// Repairs a whole body; `None` if there is nothing to repair.
 pub(super) fn whole(body: &[u8], answer: &mut Answer) -> Option<Vec<u8>> {
-    let top = Members::read(body)?;
-    let choices = top.list("choices")?;
+    let top = Members::of_body(body)?;
+    let choices = items(top.told("choices")?)?;
     let [choice] = choices.as_slice() else {
         return None;
     };
-    let choice = Members::of(Some(choice))?;
-    let mut said = Said::read(Members::of(choice.get("message"))?, true);
-    let finish = choice.string("finish_reason");
+    let choice = Members::of(choice)?;
+    let mut said = Said::read(Members::of(choice.told("message")?)?, true);
+    let finish = choice.text("finish_reason");
     let finish = finish.map_or(Finish::Missing, |word| Finish::of_chat(&word));
     said.pieces.push(Piece::Finish(finish));
     let has_reasoning = said

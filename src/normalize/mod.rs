@@ -12,6 +12,8 @@
 
 mod answer;
 mod arguments;
+mod encode_messages;
+mod encode_responses;
 mod event;
 mod grammar;
 mod history;
@@ -22,9 +24,12 @@ mod repairs;
 mod request;
 mod rules;
 mod text;
+mod writing;
 
 pub use answer::Answer;
 pub use arguments::Arguments;
+pub use encode_messages::{Counted, MessagesEncoder};
+pub use encode_responses::ResponsesEncoder;
 pub use event::{CallPart, Channel, Event, Finish, Piece};
 pub use ids::{Ids, safe};
 pub use names::{Name, Tools};

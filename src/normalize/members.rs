@@ -42,6 +42,26 @@ impl<'a> Members<'a> {
         text(self.get(key)?)
     }
 
+    /// The value of a member; one that is null counts as absent.
+    pub(super) fn told(&self, key: &str) -> Option<&'a str> {
+        self.get(key).filter(|raw| *raw != "null")
+    }
+
+    /// The text of a member that is a string, half characters included.
+    pub(super) fn said(&self, key: &str) -> Option<Text> {
+        Text::from_json(self.get(key)?)
+    }
+
+    /// All members, in their order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &'a str)> {
+        self.0.iter().map(|(key, raw)| (&**key, raw.get()))
+    }
+
+    /// Whether there are none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Whether a member is this word.
     pub(super) fn is(&self, key: &str, word: &str) -> bool {
         self.text(key).is_some_and(|text| text == word)

@@ -147,7 +147,9 @@ impl Codec for Messages {
 
 impl Messages {
     fn is_theirs(&self, index: u64) -> bool {
-        self.theirs.as_ref().is_some_and(|block| block.index == index)
+        self.theirs
+            .as_ref()
+            .is_some_and(|block| block.index == index)
     }
 
     /// Whether the client has the upstream's open block open, under the same number.
@@ -213,7 +215,7 @@ impl Messages {
                 b"\"thinking\":",
                 text(&delta, "thinking", Channel::Reasoning),
             ),
-            Some("input_json_delta") => {
+            Some("input_json_delta") if matches!(block.sort, Sort::Call { .. }) => {
                 let arguments = delta.get("partial_json").and_then(Text::from_json);
                 let arguments = arguments.filter(|text| !text.is_empty());
                 if arguments.is_some() {
@@ -227,8 +229,10 @@ impl Messages {
                 };
                 (b"", arguments.map(|text| Piece::Call(part(text))))
             }
-            Some("signature_delta") => return self.signature(&delta, name, data, out),
-            _ => return self.unread(name, data, said, out),
+            Some("signature_delta") => {
+                return self.signature(&delta, name, data, answer, out);
+            }
+            _ => return self.unread(name, data, out),
         };
         let Some(piece) = piece else {
             // An empty text says nothing; a client whose blocks are others need not see it.
@@ -264,7 +268,10 @@ impl Messages {
             }
             pieces.push(Piece::CallEnd { slot });
         }
-        let events = pushed(&pieces, answer);
+        let mut events = pushed(&pieces, answer);
+        if pieces.is_empty() {
+            answer.settle(&mut events);
+        }
         let unsigned = self.blocks.open == (Open::Thinking { signed: false });
         if in_step && !unsigned && shows(&pieces, &events) {
             self.blocks.open = Open::Nothing;
@@ -286,12 +293,16 @@ impl Messages {
         delta: &Members<'_>,
         name: Option<&[u8]>,
         data: &[u8],
+        answer: &mut Answer,
         out: &mut Vec<u8>,
     ) -> bool {
+        let mut held = Vec::new();
+        answer.settle(&mut held);
+        self.write(&held, out);
         if !matches!(self.blocks.open, Open::Thinking { .. }) {
             return true;
         }
-        let passes = self.in_step();
+        let passes = held.is_empty() && self.in_step();
         self.note_signature(delta);
         if !passes {
             self.renumber(name, data, out);
@@ -300,18 +311,12 @@ impl Messages {
     }
 
     /// A delta that we do not read.
-    fn unread(
-        &mut self,
-        name: Option<&[u8]>,
-        data: &[u8],
-        said: &Members<'_>,
-        out: &mut Vec<u8>,
-    ) -> bool {
+    fn unread(&mut self, name: Option<&[u8]>, data: &[u8], out: &mut Vec<u8>) -> bool {
         let open = self
             .theirs
             .as_ref()
             .is_some_and(|block| block.sort.is(self.blocks.open));
-        if self.in_step() || said.get("index").is_none() {
+        if self.in_step() {
             return false;
         }
         if open {
@@ -508,10 +513,7 @@ pub(super) fn whole(body: &[u8], answer: &mut Answer) -> Option<Vec<u8>> {
             Sort::Call { .. } => {
                 let mut part = call(index, block);
                 part.arguments.get_or_insert("{}".into());
-                vec![
-                    Piece::Call(part),
-                    Piece::CallEnd { slot: Some(index) },
-                ]
+                vec![Piece::Call(part), Piece::CallEnd { slot: Some(index) }]
             }
             Sort::Other => {
                 whole.block(raw);

@@ -179,6 +179,11 @@ impl Tools {
         self.tools.iter().map(|tool| tool.name.as_str())
     }
 
+    /// Whether a tool has exactly this name.
+    pub fn declares(&self, name: &str) -> bool {
+        self.names().any(|declared| declared == name)
+    }
+
     /// What a name or a header's id means.
     pub fn resolve(&self, said: &str) -> Name {
         if let Some(name) = self.declared(said) {

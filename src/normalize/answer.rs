@@ -1,7 +1,7 @@
 //! The whole machine for one answer: pieces in, events out.
 //!
 //! It joins the [`Reader`](super::reader::Reader) of texts, the queue of [`calls`](super::calls) and the [rule of the finish](super::finish),
-//! and keeps the order between them. The answer of a model that is no Kimi passes as it came.
+//! and keeps the order between them.
 
 use std::sync::Arc;
 
@@ -15,6 +15,8 @@ use crate::normalize::text::Text;
 /// One answer on its way.
 #[derive(Debug)]
 pub struct Answer {
+    /// The model is a Kimi.
+    touched: bool,
     reader: Reader,
     calls: Calls,
     repairs: Repairs,
@@ -26,12 +28,18 @@ impl Answer {
     /// The machine for an answer to a request with these rules.
     pub fn new(rules: Arc<Rules>) -> Self {
         Self {
+            touched: rules.kimi,
             reader: Reader::new(rules.clone()),
             calls: Calls::new(rules),
             repairs: Repairs::default(),
             has_content: false,
             finished: false,
         }
+    }
+
+    /// Whether the answer is read at all. A model that is no Kimi says what it says.
+    pub(super) fn is_touched(&self) -> bool {
+        self.touched
     }
 
     /// Tells the whole content before its pieces come, and whether reasoning comes: of an answer in one body nothing was

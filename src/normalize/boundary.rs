@@ -115,7 +115,7 @@ mod tests {
     fn values_end_where_they_end() {
         for (text, taken, complete) in [
             ("{}x", 2, true),
-            (" {\"a\":[1,{\"<\":\"}\"}]} y", 21, true),
+            (" {\"a\":[1,{\"<\":\"}\"}]} y", 20, true),
             ("{\"a\":\"\\\"<\"<", 10, false),
             ("\"{\\\"a\\\":1}\" ", 11, true),
             ("null<", 4, false),

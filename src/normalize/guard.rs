@@ -154,7 +154,7 @@ mod tests {
             read(format!("{whole} x").as_bytes(), &tools, true),
             expected
         );
-        for cut in 1..whole.len() {
+        for cut in "<|tool_calls_section_begin|>".len()..whole.len() {
             let text = &whole.as_bytes()[..cut];
             assert_eq!(read(text, &tools, false), Verdict::Undecided, "{cut}");
             assert_eq!(read(text, &tools, true), Verdict::Text, "{cut}");

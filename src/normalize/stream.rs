@@ -79,7 +79,9 @@ impl Repairer {
 
     /// Takes the next chunk and appends what leaves now.
     pub fn push(&mut self, chunk: &Bytes, out: &mut Vec<Bytes>) {
-        if self.observes {
+        if !self.answer.is_touched() {
+            out.push(chunk.clone());
+        } else if self.observes {
             out.push(chunk.clone());
             self.repair(chunk, &mut Vec::new());
         } else {
@@ -89,6 +91,9 @@ impl Repairer {
 
     /// The upstream ended its answer properly: appends what was held.
     pub fn finish(&mut self, out: &mut Vec<Bytes>) {
+        if !self.answer.is_touched() {
+            return;
+        }
         let mut last = Vec::new();
         let held = std::mem::take(&mut self.held);
         if !held.is_empty() && !self.read(&held, &mut last) {
@@ -160,7 +165,11 @@ impl Repairer {
 /// Repairs an answer of `OpenAI` chat that came as one body; `None` if there is nothing to repair.
 pub fn whole_chat(rules: Arc<Rules>, body: &[u8]) -> (Option<Vec<u8>>, Repairs) {
     let mut answer = Answer::new(rules);
-    let repaired = chat::whole(body, &mut answer);
+    let repaired = if answer.is_touched() {
+        chat::whole(body, &mut answer)
+    } else {
+        None
+    };
     (repaired, answer.repairs().clone())
 }
 

@@ -99,7 +99,7 @@ impl Said {
         }
         for call in &mut said.calls {
             if call.arguments.is_empty() {
-                call.arguments = "{}".to_owned();
+                call.arguments.push_str("{}");
             }
         }
         said

@@ -343,9 +343,10 @@ pub struct HealthReport {
 /// Why something waits.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct WhyReport {
-    /// `RUN:N`, or nothing for a request from outside the terminals.
+    /// `RUN:N`, or nothing for what is not about one terminal.
     pub terminal: Option<String>,
-    /// What the terminal is doing.
+    /// What the terminal is doing. Without one: `waiting`, `retrying` or `refused` for a request from outside, `capped`
+    /// where the day's cap refuses all.
     pub state: String,
     /// One sentence.
     pub why: String,

@@ -29,6 +29,9 @@ pub enum HostError {
     /// It did not work.
     #[error("{0}")]
     Failed(String),
+    /// The program of a run could not be started.
+    #[error("{0}")]
+    Program(String),
     /// The host is on its way out.
     #[error("the host is stopping")]
     Stopping,

@@ -350,7 +350,7 @@ pub(crate) async fn health(host: &Arc<Instance>, probe: bool) -> HealthReport {
         terminals: runs
             .iter()
             .flat_map(|run| run.slots())
-            .filter(|slot| !slot.is_dead())
+            .filter(|slot| slot.terminal().is_some() && !slot.is_dead())
             .count(),
         runs: runs.len(),
         queue: snapshot.queue.len(),

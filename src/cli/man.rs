@@ -1,18 +1,16 @@
 //! `kimiq man`: one page per verb, made from the definition.
 
+use std::fs;
 use std::io;
+use std::io::Write;
 use std::path::Path;
 
 use crate::cli::args;
 use crate::cli::command;
 use crate::cli::failure::Outcome;
-use crate::fsx;
-
-/// Mode of a page: everybody may read it.
-const PUBLIC: u32 = 0o644;
 
 pub(crate) fn run(args: args::Man) -> Outcome {
-    std::fs::create_dir_all(&args.folder)?;
+    fs::create_dir_all(&args.folder)?;
     let mut whole = command();
     whole.build();
     Ok(write(&whole, &args.folder)?)
@@ -31,7 +29,7 @@ fn write(command: &clap::Command, folder: &Path) -> io::Result<()> {
     let mut text = Vec::new();
     page.render(&mut text)?;
     let text = with_usage(&String::from_utf8_lossy(&text), command);
-    fsx::write_atomic(&folder.join(page.get_filename()), text.as_bytes(), PUBLIC)
+    fs::File::create(folder.join(page.get_filename()))?.write_all(text.as_bytes())
 }
 
 /// The synopsis as `--help` has it: the generator's own lists every option and leaves its value away.

@@ -231,14 +231,6 @@ fn a_foreground_run_without_a_terminal_ends_with_its_programs() {
 }
 
 #[test]
-fn a_program_that_cannot_start_is_told_and_leaves_nothing() {
-    let sandbox = Sandbox::new();
-    let ran = sandbox.run(&["run", "--detach", "--exec", "/no/such/program"]);
-    assert_eq!(ran.code, 1);
-    assert!(ran.err.contains("/no/such/program"), "{}", ran.err);
-}
-
-#[test]
 fn the_proxy_serves_plain_paths_and_ends_at_a_signal() {
     use std::io::BufRead;
     use std::io::Read;

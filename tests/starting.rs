@@ -26,6 +26,7 @@ fn a_run_that_cannot_start_takes_its_host_with_it() {
     let sandbox = Sandbox::new();
     let failed = sandbox.run(&["run", "--detach", "--exec", "/nonexistent"]);
     assert_eq!(failed.code, 6, "{failed:?}");
+    assert!(failed.err.contains("/nonexistent"), "{failed:?}");
     if let Some(found) = entry(&sandbox, "default") {
         let host = pidfd(found["pid"].as_u64().unwrap());
         let gone = sandbox::within(SOON, move || departed(host));

@@ -99,7 +99,9 @@ impl PoolView {
         (0..3)
             .filter(|&d| usable[d].saturating_mul(COLLAPSED) < limits[d])
             .map(|d| {
-                let why = if others[d] > limits[d] / 2 {
+                let why = if others[d] > limits[d] / 2 && self.unit_unsure {
+                    "its headers say that more is gone than was used; their unit is not certain yet"
+                } else if others[d] > limits[d] / 2 {
                     "another user of the account takes the rest"
                 } else {
                     "the upstream refused more"

@@ -11,12 +11,12 @@ use std::time::Duration;
 
 use chrono::{DateTime, NaiveDate, Utc};
 use parking_lot::Mutex;
+use rustc_hash::FxHashMap;
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::limits::ask::{Ask, Refusal, RefusalKind, Ticket};
 use crate::limits::limiter::{Decision, Ending, Id, Limiter, Moment};
-use crate::limits::numbers::ById;
 use crate::limits::options::Options;
 use crate::limits::saved::Saved;
 use crate::limits::snapshot::{Snapshot, Wait};
@@ -52,7 +52,7 @@ struct Shared {
 
 struct State {
     limiter: Limiter,
-    waiters: ById<oneshot::Sender<Answer>>,
+    waiters: FxHashMap<Id, oneshot::Sender<Answer>>,
     /// When something can change next.
     wake: Option<Duration>,
     /// What the timer sleeps until: never later than that, often earlier.
@@ -93,7 +93,7 @@ impl Gate {
             slice: options.window / 240,
             state: Mutex::new(State {
                 limiter: Limiter::new(options, now),
-                waiters: ById::default(),
+                waiters: FxHashMap::default(),
                 wake: None,
                 armed: None,
                 closed: false,

@@ -14,13 +14,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, NaiveDate, Utc};
+use rustc_hash::FxHashMap;
 
 use crate::limits::answers::Refused;
 use crate::limits::ask::{Ask, Budget, Refusal, RefusalKind, Ticket};
 use crate::limits::daily::Daily;
 use crate::limits::flight::Flight;
 use crate::limits::foresee::Foretold;
-use crate::limits::numbers::ById;
 use crate::limits::options::Options;
 use crate::limits::pool::{Pool, Quiet, price, service};
 use crate::limits::queue::{Spot, Waiting};
@@ -80,9 +80,9 @@ pub struct Limiter {
     pub(crate) pools: BTreeMap<Arc<str>, Pool>,
     pub(crate) requests: Requests,
     pub(crate) daily: Daily,
-    pub(crate) queued: ById<(Arc<str>, Spot)>,
+    pub(crate) queued: FxHashMap<Id, (Arc<str>, Spot)>,
     pub(crate) deadlines: BTreeSet<(Duration, Id)>,
-    pub(crate) flights: ById<Flight>,
+    pub(crate) flights: FxHashMap<Id, Flight>,
     next: Id,
     closed: bool,
     pub(crate) decisions: Vec<Decision>,
@@ -102,9 +102,9 @@ impl Limiter {
             ),
             options,
             pools: BTreeMap::new(),
-            queued: ById::default(),
+            queued: FxHashMap::default(),
             deadlines: BTreeSet::new(),
-            flights: ById::default(),
+            flights: FxHashMap::default(),
             next: 1,
             closed: false,
             decisions: Vec::new(),
@@ -312,7 +312,7 @@ impl Limiter {
         let Some(pool) = self.pools.get_mut(&flight.pool) else {
             return Tokens::default();
         };
-        pool.advance(&self.options, now.at);
+        pool.expire(&self.options, now.at);
         pool.in_flight -= 1;
         for d in 0..3 {
             pool.flying[d] -= flight.estimate[d];
@@ -611,7 +611,10 @@ impl Limiter {
             chunks: Vec::new(),
         };
         self.flights.insert(id, flight);
-        pool.refresh(&self.options, now.at);
+        // What is held raises the doubt, for whoever is next.
+        if !pool.queue.is_empty() {
+            pool.refresh(&self.options, now.at);
+        }
         self.decisions.push(Decision::Admit(id));
     }
 

@@ -37,7 +37,6 @@ mod hour;
 mod learn;
 mod limiter;
 mod margin;
-mod numbers;
 mod options;
 mod pool;
 mod queue;

@@ -203,6 +203,19 @@ impl Pool {
 
     /// Forgets what is old, and finds what may be taken now. Call before reading sums.
     pub(crate) fn advance(&mut self, options: &Options, now: Duration) {
+        self.expire(options, now);
+        self.refresh(options, now);
+        let (caps, rescue) = (self.caps.flow, self.rescue());
+        if self
+            .queue
+            .advance(now, |waiting| price(waiting, &caps, now, rescue))
+        {
+            self.quiet = Quiet::Unknown;
+        }
+    }
+
+    /// Forgets what is old.
+    pub(crate) fn expire(&mut self, options: &Options, now: Duration) {
         for log in self.logs.iter_mut().chain(&mut self.ended) {
             log.expire(now, self.span);
         }
@@ -217,14 +230,6 @@ impl Pool {
             .is_some_and(|&(at, _)| at + self.span <= now)
         {
             self.untold.pop_front();
-        }
-        self.refresh(options, now);
-        let (caps, rescue) = (self.caps.flow, self.rescue());
-        if self
-            .queue
-            .advance(now, |waiting| price(waiting, &caps, now, rescue))
-        {
-            self.quiet = Quiet::Unknown;
         }
     }
 

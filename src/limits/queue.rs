@@ -16,9 +16,11 @@
 //! when it is about to expire; that is less than one cold request, so it moves the bound of fairness by no more. Whoever
 //! has waited eight windows is next.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
+
+use rustc_hash::FxHashMap;
 
 use crate::limits::ask::Class;
 
@@ -118,7 +120,7 @@ type Key = (i64, Place, usize);
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Queue {
     tenants: Vec<Option<Tenant>>,
-    names: HashMap<Arc<str>, usize>,
+    names: FxHashMap<Arc<str>, usize>,
     order: BTreeSet<Key>,
     /// Terminals for which nothing waits, by their counters.
     absent: BTreeSet<(i64, usize)>,

@@ -3,11 +3,11 @@
 //! States are counted, because subagents, titles and compaction run beside the main conversation of a terminal. Every
 //! exchange stands on the board through a guard, so that none can stay behind.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -93,7 +93,7 @@ pub struct Board {
 #[derive(Debug)]
 struct Inner {
     /// Each activity is shared with the entries that stand on it, so that a change looks nothing up.
-    terminals: Mutex<HashMap<Arc<str>, Arc<Mutex<Activity>>>>,
+    terminals: Mutex<FxHashMap<Arc<str>, Arc<Mutex<Activity>>>>,
     version: watch::Sender<u64>,
 }
 

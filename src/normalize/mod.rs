@@ -12,18 +12,37 @@
 
 mod answer;
 mod arguments;
+mod boundary;
+mod calls;
+mod chat;
 mod event;
+mod field;
+mod finish;
+mod frames;
+mod grammar;
+mod guard;
+mod headless;
+mod history;
 mod ids;
+mod markers;
+mod mask;
+mod members;
 mod names;
+mod reader;
 mod repairs;
+mod request;
 mod rules;
+mod stream;
 mod text;
+mod writer;
 
 pub use answer::Answer;
 pub use arguments::Arguments;
 pub use event::{CallPart, Channel, Event, Finish, Piece};
-pub use ids::Ids;
+pub use ids::{Ids, safe};
 pub use names::{Name, Tools};
 pub use repairs::{Kind, Repairs};
+pub use request::Request;
 pub use rules::Rules;
+pub use stream::{Repairer, whole_chat};
 pub use text::Text;

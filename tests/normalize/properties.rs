@@ -146,7 +146,7 @@ fn any_event() -> impl Strategy<Value = Value> {
 }
 
 proptest! {
-    #![proptest_config(Config { cases: 600, failure_persistence: None, ..Config::default() })]
+    #![proptest_config(Config { cases: 300, failure_persistence: None, ..Config::default() })]
 
     #[test]
     fn any_split_of_the_bytes_gives_the_same_bytes(
@@ -303,7 +303,7 @@ fn a_thousand_plain_chunks_leave_as_they_come_without_a_copy() {
         let sent = Bytes::from(bytes(&[chunk(MODEL, delta, None)], Wire::default()));
         let mut out = Vec::new();
         repairer.push(&sent, &mut out);
-        assert_eq!(out, [sent.clone()]);
+        assert_eq!(out, std::slice::from_ref(&sent));
         assert_eq!(out[0].as_ptr(), sent.as_ptr(), "a copy");
         assert!(repairer.held() < 4096);
     }
@@ -326,7 +326,7 @@ fn what_is_held_is_bounded_whatever_comes() {
         "<|tool_call_begin|>3<|tool_call_argument_begin|>{\"",
         "<|tool_calls_section_begin|><|tool_call_begin|>functions.run:0<|tool_call_argument_begin|>{\"a",
     ] {
-        for filling in ["x", " ", "<", "\"", "run ", "<|im_end|>"] {
+        for filling in ["x", " ", "<", "run ", "<|im_end|>"] {
             for rules in [&rules, &plain] {
                 let mut repairer = Repairer::chat(rules.clone(), false);
                 let mut out = Vec::new();

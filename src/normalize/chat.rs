@@ -17,6 +17,7 @@ use crate::normalize::members::{Members, items};
 use crate::normalize::repairs::Kind;
 use crate::normalize::stream::Codec;
 use crate::normalize::text::Text;
+use crate::normalize::usual::{Usual, plain};
 use crate::normalize::writer::Writer;
 
 const DONE: &[u8] = b"[DONE]";
@@ -32,23 +33,12 @@ pub(super) struct Chat {
     envelope: Vec<(String, String)>,
 }
 
-/// The bytes around the text of the last chunk that was nothing but text; the next one mostly has the same.
-#[derive(Debug)]
-struct Usual {
-    before: Vec<u8>,
-    after: Vec<u8>,
-    channel: Channel,
-}
-
 impl Codec for Chat {
     fn passes(&mut self, data: &[u8], answer: &mut Answer) -> bool {
         let Some(usual) = &self.usual else {
             return false;
         };
-        let text = data
-            .strip_prefix(usual.before.as_slice())
-            .and_then(|rest| rest.strip_suffix(usual.after.as_slice()));
-        let Some(text) = text else {
+        let Some(text) = usual.text(data) else {
             return false;
         };
         match memchr::memchr2(b'"', b'\\', text) {
@@ -118,28 +108,8 @@ impl Chat {
             Channel::Content => b"\"content\":",
             Channel::Reasoning => b"\"reasoning_content\":",
         };
-        let mut written = Vec::new();
-        text.write_json(&mut written);
-        self.usual = memchr::memmem::rfind(data, name).and_then(|at| {
-            let at = at + name.len();
-            let at = at + (data[at..].len() - data[at..].trim_ascii_start().len());
-            let after = data[at..].strip_prefix(written.as_slice())?;
-            (!text.is_empty()).then(|| Usual {
-                before: data[..=at].to_vec(),
-                after: [b"\"", after].concat(),
-                channel: *channel,
-            })
-        });
+        self.usual = Usual::learn(data, name, *channel, text);
     }
-}
-
-/// An escaped text without quotes around it, if it can be read and holds no half characters.
-fn plain(text: &[u8]) -> Option<Text> {
-    if memchr::memmem::find(text, b"\\u").is_some() {
-        return None;
-    }
-    let text = std::str::from_utf8(text).ok()?;
-    Text::from_json(&format!("\"{text}\"")).filter(|text| !text.is_empty())
 }
 
 /// Whether the events show just these pieces.

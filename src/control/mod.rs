@@ -62,6 +62,12 @@ pub enum ControlError {
     /// The host is on its way out; another one can be started.
     #[error("the host is stopping")]
     Stopping,
+    /// The program of a run could not be started.
+    #[error("{message}")]
+    Program {
+        /// The host's own words.
+        message: String,
+    },
     /// The host refused.
     #[error("{message}")]
     Refused {

@@ -139,12 +139,12 @@ fn tightest(snapshot: &Snapshot) -> Option<&PoolView> {
 fn warnings(host: &Instance) -> Vec<String> {
     let mut told = Vec::new();
     let day = host.proxy.gate.snapshot().day;
-    if day.warned {
-        let used = Share::of(day.used, day.cap);
-        let ends = day.resets_at.format("%H:%M UTC");
-        told.push(if used.is_full() {
-            format!("the day's tokens are used up; the day ends {ends}")
+    if day.warned || day.is_full() {
+        told.push(if day.is_full() {
+            format!("every request is {}", day.refusal())
         } else {
+            let used = Share::of(day.used, day.cap);
+            let ends = day.resets_at.format("%H:%M UTC");
             format!("{used} of the day's tokens are used; the day ends {ends}")
         });
     }
@@ -320,7 +320,7 @@ pub(crate) async fn health(host: &Arc<Instance>, probe: bool) -> HealthReport {
         .iter()
         .flat_map(PoolView::collapsed)
         .collect();
-    let troubled = !troubles.is_empty() || !collapsed.is_empty();
+    let troubled = !troubles.is_empty() || !collapsed.is_empty() || snapshot.day.is_full();
     let mut notices = troubles;
     notices.extend(collapsed);
     notices.extend(warnings(host));
@@ -350,7 +350,7 @@ pub(crate) async fn health(host: &Arc<Instance>, probe: bool) -> HealthReport {
         terminals: runs
             .iter()
             .flat_map(|run| run.slots())
-            .filter(|slot| !slot.is_dead())
+            .filter(|slot| slot.terminal().is_some() && !slot.is_dead())
             .count(),
         runs: runs.len(),
         queue: snapshot.queue.len(),

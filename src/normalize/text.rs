@@ -18,8 +18,11 @@ impl Text {
         let inner = raw.strip_prefix('"')?.strip_suffix('"')?.as_bytes();
         let mut text = Self(Vec::with_capacity(inner.len()));
         let mut rest = inner;
-        while let Some(at) = memchr::memchr(b'\\', rest) {
+        while let Some(at) = memchr::memchr2(b'\\', b'"', rest) {
             text.0.extend_from_slice(&rest[..at]);
+            if rest[at] == b'"' {
+                return None;
+            }
             let (&escape, after) = rest[at + 1..].split_first()?;
             rest = after;
             match escape {
@@ -206,7 +209,7 @@ mod tests {
             assert_eq!(read, Text::from(text));
             assert_eq!(json(&read), written);
         }
-        for broken in [r#""\x""#, r#""\u12""#, "a", r#""\""#, ""] {
+        for broken in [r#""\x""#, r#""\u12""#, "a", r#""\""#, r#""a"b""#, ""] {
             assert_eq!(Text::from_json(broken), None, "{broken}");
         }
     }

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use crate::limits::Ask;
 use crate::limits::Class;
 use crate::limits::Departure;
+use crate::limits::RefusalKind;
 use crate::proxy::Proxy;
 use crate::proxy::affinity::Affinity;
 use crate::proxy::board::{Entry, Outcome, Phase};
@@ -360,15 +361,11 @@ fn pass_on(mut parts: http::response::Parts, text: Bytes) -> Result<Response<Ans
 }
 
 fn refused(entry: &mut Entry, refusal: crate::limits::Refusal) -> Fault {
-    let capped = matches!(refusal.kind, crate::limits::RefusalKind::Daily { .. });
-    entry.end(
-        if capped {
-            Outcome::Capped
-        } else {
-            Outcome::Failed
-        },
-        Tokens::default(),
-    );
+    let outcome = match refusal.kind {
+        RefusalKind::Daily { resets_at } => Outcome::Capped { until: resets_at },
+        _ => Outcome::Failed,
+    };
+    entry.end(outcome, Tokens::default());
     refusal.into()
 }
 

@@ -422,7 +422,10 @@ impl Tenant {
     }
 
     /// The lanes, beginning with that one.
-    fn lanes_from(&self, next: usize) -> impl Iterator<Item = (usize, &BTreeMap<Place, Box<Waiting>>)> {
+    fn lanes_from(
+        &self,
+        next: usize,
+    ) -> impl Iterator<Item = (usize, &BTreeMap<Place, Box<Waiting>>)> {
         std::iter::once(next)
             .chain((0..LANES).filter(move |&lane| lane != next))
             .map(|lane| (lane, &self.lanes[lane]))

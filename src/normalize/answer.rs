@@ -108,6 +108,16 @@ impl Answer {
         &self.repairs
     }
 
+    /// How many calls have begun.
+    pub(super) fn calls(&self) -> usize {
+        self.calls.count()
+    }
+
+    /// How many bytes are held.
+    pub(super) fn held(&self) -> usize {
+        self.reader.held() + self.calls.held()
+    }
+
     /// Counts what a codec repaired.
     pub(super) fn count(&mut self, kind: Kind) {
         self.repairs.count(kind);

@@ -59,7 +59,7 @@ pub(super) fn opening(frame: &Frame) -> Event {
 }
 
 /// The chunks that end a stream.
-pub(super) fn ending(frame: &Frame, finish: Option<&str>) -> Vec<Event> {
+pub(super) fn ending(frame: &Frame, finish: &str) -> Vec<Event> {
     let mut events = Vec::new();
     let mut last = chunk(
         frame,
@@ -108,12 +108,12 @@ pub(super) fn stream(frame: &Frame, answer: &Answer) -> Vec<Event> {
             )
         }));
     }
-    events.extend(ending(frame, Some(finish(answer))));
+    events.extend(ending(frame, finish(answer)));
     events
 }
 
 /// The document around a message.
-pub(super) fn envelope(frame: &Frame, message: Value, finish: Option<&str>) -> Value {
+pub(super) fn envelope(frame: &Frame, message: Value, finish: &str) -> Value {
     let mut document = json!({
         "id": frame.id, "object": "chat.completion", "created": frame.created, "model": frame.model,
         "choices": [{"index": 0, "message": message, "finish_reason": finish}],
@@ -139,7 +139,7 @@ pub(super) fn document(frame: &Frame, answer: &Answer) -> Value {
         });
         set(&mut message, "tool_calls", calls.collect());
     }
-    envelope(frame, message, Some(finish(answer)))
+    envelope(frame, message, finish(answer))
 }
 
 #[cfg(test)]

@@ -84,10 +84,10 @@ pub(super) struct CallPart {
 }
 
 /// What arrives, and the finish in the words of chat.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Script {
     pub(super) parts: Vec<Part>,
-    pub(super) finish: Option<&'static str>,
+    pub(super) finish: &'static str,
 }
 
 /// How the script of an answer is written.
@@ -107,11 +107,7 @@ impl Garble {
         let finish = out.write(self.0, answer);
         Script {
             parts: out.parts,
-            finish: if answer.cut_short {
-                Some("length")
-            } else {
-                finish
-            },
+            finish: if answer.cut_short { "length" } else { finish },
         }
     }
 }
@@ -212,104 +208,27 @@ impl Writer {
         self.parts.extend([Part::Call(begin), Part::Call(rest)]);
     }
 
-    fn calls(&mut self, calls: &[Call]) -> Option<&'static str> {
+    fn calls(&mut self, calls: &[Call]) -> &'static str {
         for (index, call) in calls.iter().enumerate() {
             self.call(index, call);
         }
-        Some(if calls.is_empty() {
-            "stop"
-        } else {
-            "tool_calls"
-        })
+        finish_of(calls)
     }
 
     /// Thought, words, and a leak in the content in place of the calls.
-    fn leaked(&mut self, answer: &Answer, leak: &str) -> Option<&'static str> {
+    fn leaked(&mut self, answer: &Answer, leak: &str) -> &'static str {
         self.thought(answer);
         self.content(&answer.text);
         self.leak(Field::Content, leak);
-        Some("stop")
+        "stop"
     }
 
     /// Writes the answer in one of the ways; tells its finish.
-    fn write(&mut self, way: u8, answer: &Answer) -> Option<&'static str> {
+    fn write(&mut self, way: u8, answer: &Answer) -> &'static str {
         let calls = answer.calls.as_slice();
         let section = self.section(calls, SECTION);
         match way {
-            1 => self.leaked(answer, &section),
-            2 => {
-                self.thought(answer);
-                self.cut(Field::Content, &format!("{}{section}", answer.text), 3);
-                Some("stop")
-            }
-            3 => {
-                self.thought(answer);
-                self.content(&answer.text);
-                let first = self.section(calls.get(..1).unwrap_or_default(), SECTION);
-                let written = calls.iter().enumerate().skip(1);
-                let rest: String = written
-                    .map(|(index, call)| self.written(index, call))
-                    .collect();
-                let [begin, end] = SECTION;
-                let rest = if rest.is_empty() {
-                    rest
-                } else {
-                    format!("{begin}{rest}{end}")
-                };
-                self.cut(Field::Content, &(first + &rest), 40);
-                Some("stop")
-            }
-            4 => {
-                let noisy = section.replacen(BEGIN, &format!("\nnow the tool\n{BEGIN}"), 1);
-                self.leaked(answer, &noisy);
-                self.content(" That is under way.");
-                Some("stop")
-            }
-            5 => {
-                let written = calls.iter().enumerate();
-                let bare: String = written
-                    .map(|(index, call)| self.written(index, call))
-                    .collect();
-                self.leaked(answer, &bare)
-            }
-            6 => {
-                let [_, end] = SECTION;
-                let open = section.strip_suffix(end).unwrap_or(&section);
-                self.leaked(answer, open.strip_suffix(END).unwrap_or(open))
-            }
-            7 => {
-                let section = self.section(calls, SINGULAR);
-                self.leaked(answer, &section)
-            }
-            8 => {
-                let section = self.headed(calls, |name, index| format!("\n {name}:{index} \n"));
-                self.leaked(answer, &section)
-            }
-            9 => {
-                let section = self.headed(calls, |name, index| format!("functions{name}{index}"));
-                self.leaked(answer, &section)
-            }
-            10 => {
-                let section = self.headed(calls, |_, index| index.to_string());
-                self.leaked(answer, &section)
-            }
-            11 => {
-                let lines = calls.iter().enumerate().map(|(index, call)| {
-                    let header = format!("{}:{}", call.name, self.before + index);
-                    format!("\n{header}{ARGUMENTS}{}{}", call.arguments, SECTION[1])
-                });
-                let lines: String = lines.collect();
-                self.leaked(answer, &lines)
-            }
-            12 => {
-                self.thought(answer);
-                let cut = section.find(ARGUMENTS).map_or(0, |at| at + ARGUMENTS.len());
-                let (begun, rest) = section.split_at(cut);
-                self.leak(Field::Reasoning, begun);
-                self.leak(Field::Content, rest);
-                self.content(&answer.text);
-                Some("stop")
-            }
+            1..=12 => self.text_for_calls(way, answer, &section),
             13 => {
                 let words = format!("<think>{}</think>{}", answer.thinking, answer.text);
                 self.content(&words);
@@ -375,12 +294,12 @@ impl Writer {
             }
             29 => {
                 self.thought(answer);
-                Some("stop")
+                "stop"
             }
             30 => {
                 let markup = markup(answer);
                 self.cut(Field::Content, &markup, 11);
-                Some("stop")
+                "stop"
             }
             _ => {
                 self.thought(answer);
@@ -390,18 +309,95 @@ impl Writer {
         }
     }
 
+    /// Ways that let calls arrive as text.
+    fn text_for_calls(&mut self, way: u8, answer: &Answer, section: &str) -> &'static str {
+        let calls = answer.calls.as_slice();
+        match way {
+            1 => self.leaked(answer, section),
+            2 => {
+                self.thought(answer);
+                self.cut(Field::Content, &format!("{}{section}", answer.text), 3);
+                "stop"
+            }
+            3 => {
+                self.thought(answer);
+                self.content(&answer.text);
+                let first = self.section(calls.get(..1).unwrap_or_default(), SECTION);
+                let written = calls.iter().enumerate().skip(1);
+                let rest: String = written
+                    .map(|(index, call)| self.written(index, call))
+                    .collect();
+                let [begin, end] = SECTION;
+                let rest = if rest.is_empty() {
+                    rest
+                } else {
+                    format!("{begin}{rest}{end}")
+                };
+                self.cut(Field::Content, &(first + &rest), 40);
+                "stop"
+            }
+            4 => {
+                let noisy = section.replacen(BEGIN, &format!("\nnow the tool\n{BEGIN}"), 1);
+                self.leaked(answer, &noisy);
+                self.content(" That is under way.");
+                "stop"
+            }
+            5 => {
+                let written = calls.iter().enumerate();
+                let bare: String = written
+                    .map(|(index, call)| self.written(index, call))
+                    .collect();
+                self.leaked(answer, &bare)
+            }
+            6 => {
+                let [_, end] = SECTION;
+                let open = section.strip_suffix(end).unwrap_or(section);
+                self.leaked(answer, open.strip_suffix(END).unwrap_or(open))
+            }
+            7 => {
+                let section = self.section(calls, SINGULAR);
+                self.leaked(answer, &section)
+            }
+            8 => {
+                let section = self.headed(calls, |name, index| format!("\n {name}:{index} \n"));
+                self.leaked(answer, &section)
+            }
+            9 => {
+                let section = self.headed(calls, |name, index| format!("functions{name}{index}"));
+                self.leaked(answer, &section)
+            }
+            10 => {
+                let section = self.headed(calls, |_, index| index.to_string());
+                self.leaked(answer, &section)
+            }
+            11 => {
+                let lines = calls.iter().enumerate().map(|(index, call)| {
+                    let header = format!("{}:{}", call.name, self.before + index);
+                    format!("\n{header}{ARGUMENTS}{}{}", call.arguments, SECTION[1])
+                });
+                let lines: String = lines.collect();
+                self.leaked(answer, &lines)
+            }
+            _ => {
+                self.thought(answer);
+                let cut = section.find(ARGUMENTS).map_or(0, |at| at + ARGUMENTS.len());
+                let (begun, rest) = section.split_at(cut);
+                self.leak(Field::Reasoning, begun);
+                self.leak(Field::Content, rest);
+                self.content(&answer.text);
+                "stop"
+            }
+        }
+    }
+
     /// Ways that leave the calls structured, but not right.
-    fn structured(&mut self, way: u8, answer: &Answer) -> Option<&'static str> {
+    fn structured(&mut self, way: u8, answer: &Answer) -> &'static str {
         let calls = answer.calls.as_slice();
         self.thought(answer);
         self.content(&answer.text);
         if way == 22 {
             self.disordered(calls);
-            return Some(if calls.is_empty() {
-                "stop"
-            } else {
-                "tool_calls"
-            });
+            return finish_of(calls);
         }
         if way == 18
             && let Some(call) = calls.first()
@@ -421,7 +417,7 @@ impl Writer {
                 .collect();
             let section = self.section(&marked, SECTION);
             self.leak(Field::Content, &section);
-            return Some("stop");
+            return "stop";
         }
         let skipped = usize::from(way == 18);
         for (index, call) in calls.iter().enumerate() {
@@ -445,11 +441,11 @@ impl Writer {
             }
         }
         // A finish that hides the calls.
-        Some(if way == 20 || calls.is_empty() {
+        if way == 20 || calls.is_empty() {
             "stop"
         } else {
             "tool_calls"
-        })
+        }
     }
 
     /// Calls whose parts interleave, under high numbers, with the name on each part and empty thoughts between.
@@ -478,6 +474,14 @@ impl Writer {
                 }));
             }
         }
+    }
+}
+
+fn finish_of(calls: &[Call]) -> &'static str {
+    if calls.is_empty() {
+        "stop"
+    } else {
+        "tool_calls"
     }
 }
 
@@ -591,14 +595,14 @@ mod tests {
             for answer in [&everything(), &bare, &Answer::default()] {
                 let script = way.script(answer, 0);
                 let finish = if answer.calls.is_empty() {
-                    Some("stop")
+                    "stop"
                 } else {
                     script.finish
                 };
                 assert_eq!(script.finish, finish, "{way}");
             }
             let cut = everything().within(Some(1));
-            assert_eq!(way.script(&cut, 0).finish, Some("length"), "{way}");
+            assert_eq!(way.script(&cut, 0).finish, "length", "{way}");
         }
     }
 }

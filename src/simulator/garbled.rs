@@ -150,8 +150,8 @@ fn chat_document(frame: &Frame, script: &Script) -> Value {
 
 fn reason(script: &Script) -> &'static str {
     match script.finish {
-        Some("tool_calls") => "tool_use",
-        Some("length") => "max_tokens",
+        "tool_calls" => "tool_use",
+        "length" => "max_tokens",
         _ => "end_turn",
     }
 }

@@ -103,7 +103,9 @@ pub(super) async fn exchange(
         Some(affinity) => affinity.pin(chunks, call.dialect, &facts),
         None => chunks,
     };
-    let (chunks, mending) = proxy.repairing.read(call.dialect, &subject.model, chunks);
+    let (chunks, mending) = proxy
+        .repairing
+        .read(call.dialect, &subject.model, &facts, chunks);
     let arrived = Instant::now();
     let patience = call.patience;
     let entry = proxy.board.enter(&call.terminal, facts.session.as_deref());

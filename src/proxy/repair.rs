@@ -17,9 +17,9 @@ use bytes::Bytes;
 use http_body::{Body, Frame};
 use parking_lot::Mutex;
 
-use crate::normalize::{Repairer, Repairs, Request, Rules, whole_chat, whole_messages};
+use crate::normalize::{Asked, Repairer, Repairs, Request, Rules, whole_chat, whole_messages};
 use crate::proxy::stream::{BodyError, Relay};
-use crate::wire::Dialect;
+use crate::wire::{Dialect, Facts};
 
 /// Longest answer in one body that is read, in bytes.
 const LONGEST_BODY: usize = 16 * 1024 * 1024;
@@ -77,33 +77,44 @@ impl Repairing {
         kinds.collect()
     }
 
-    /// Reads a request: what goes up for it, and what its answer is to be read by.
+    /// Reads a request: what goes up for it, and what its answer is to be read by. Without calls in its history there is
+    /// nothing to clean, and what the answer is read by is looked up when the answer asks for it.
     pub(super) fn read(
         self: &Arc<Self>,
         dialect: Dialect,
         model: &str,
+        facts: &Facts,
         chunks: Arc<[Bytes]>,
     ) -> (Arc<[Bytes]>, Option<Mending>) {
         let short = model.rsplit('/').next().unwrap_or(model);
         let named = self.models.get(model).or_else(|| self.models.get(short));
         let mode = named.copied().unwrap_or(self.usual);
-        if mode == Normalize::Off || named.is_none() && !Rules::of_model(model).kimi {
+        if mode == Normalize::Off {
             return (chunks, None);
         }
-        let body = match &*chunks {
-            [only] => only.clone(),
-            several => several.concat().into(),
-        };
-        let Some(request) = Request::read(dialect, &body, named.map(|_| true)) else {
+        let mut rules = Rules::of_model(model);
+        rules.kimi |= named.is_some();
+        if !rules.kimi {
             return (chunks, None);
-        };
-        let mending = Mending {
+        }
+        let read = move |chunks: &[Bytes]| Request::read(dialect, &joined(chunks), Some(true));
+        let mending = |rules| Mending {
             repairing: self.clone(),
-            model: model.to_owned(),
+            model: model.into(),
             dialect,
             observes: mode == Normalize::Observe,
-            rules: Arc::new(request.rules),
+            rules: Arc::new(rules),
         };
+        if !facts.has_calls {
+            let kept = chunks.clone();
+            let asked = move || read(&kept).map_or_else(Asked::default, |it| it.rules.clone());
+            let rules = rules.reading(facts.has_tools, asked);
+            return (chunks, Some(mending(rules)));
+        }
+        let Some(request) = read(&chunks) else {
+            return (chunks, None);
+        };
+        let mending = mending(request.rules);
         mending.count(&request.repairs);
         let sent = match request.body {
             Some(body) if mode == Normalize::On => Arc::from([Bytes::from(body)]),
@@ -113,11 +124,19 @@ impl Repairing {
     }
 }
 
+/// The body in one piece.
+fn joined(chunks: &[Bytes]) -> Bytes {
+    match chunks {
+        [only] => only.clone(),
+        several => several.concat().into(),
+    }
+}
+
 /// What an answer is to be read by.
 #[derive(Clone, Debug)]
 pub(super) struct Mending {
     repairing: Arc<Repairing>,
-    model: String,
+    model: Arc<str>,
     dialect: Dialect,
     observes: bool,
     rules: Arc<Rules>,
@@ -156,7 +175,10 @@ impl Mending {
             tracing::info!(model = %self.model, kind = kind.name(), count, observed = self.observes, "repaired");
         }
         let mut counts = self.repairing.counts.lock();
-        counts.entry(self.model.clone()).or_default().add(repairs);
+        counts
+            .entry(self.model.to_string())
+            .or_default()
+            .add(repairs);
     }
 
     fn whole(&self, body: Vec<u8>) -> Bytes {
@@ -283,7 +305,8 @@ mod tests {
         ] {
             let body = format!(r#"{{"model":"{model}","messages":[]}}"#);
             let chunks: Arc<[Bytes]> = Arc::from([Bytes::from(body)]);
-            let (sent, mending) = repairing.read(Dialect::Chat, model, chunks.clone());
+            let (sent, mending) =
+                repairing.read(Dialect::Chat, model, &Facts::default(), chunks.clone());
             assert_eq!(mending.map(|it| it.observes), expected, "{model}");
             assert!(Arc::ptr_eq(&sent, &chunks));
         }

@@ -9,6 +9,9 @@
 //! client of ours asks for them.
 
 use std::borrow::Cow;
+use std::sync::LazyLock;
+
+use memchr::memmem::Finder;
 
 use crate::normalize::answer::Answer;
 use crate::normalize::event::{CallPart, Channel, Event, Finish, Piece};
@@ -432,6 +435,9 @@ fn write_call(
 
 /// Repairs a whole body; `None` if there is nothing to repair.
 pub(super) fn whole(body: &[u8], answer: &mut Answer) -> Option<Vec<u8>> {
+    if is_plain(body) {
+        return None;
+    }
     let top = Members::of_body(body)?;
     let choices = items(top.told("choices")?)?;
     let [choice] = choices.as_slice() else {
@@ -474,6 +480,30 @@ pub(super) fn whole(body: &[u8], answer: &mut Answer) -> Option<Vec<u8>> {
     }
     writer.close();
     Some(out)
+}
+
+/// Whether an answer in one body is nothing but text that came to its end, so that there is nothing to read in it: told
+/// by a few searches, which cost a fraction of opening it.
+fn is_plain(body: &[u8]) -> bool {
+    static SUSPICIOUS: LazyLock<[Finder<'static>; 5]> = LazyLock::new(|| {
+        [
+            "\\u00",
+            "\"tool_calls\"",
+            "\"function_call\"",
+            "\"reasoning",
+            "(no content)",
+        ]
+        .map(Finder::new)
+    });
+    let after = |key: &[u8]| {
+        let at = memchr::memmem::find(body, key)? + key.len();
+        let value = body[at..].trim_ascii_start().strip_prefix(b":")?;
+        value.trim_ascii_start().strip_prefix(b"\"")
+    };
+    memchr::memchr(b'<', body).is_none()
+        && SUSPICIOUS.iter().all(|finder| finder.find(body).is_none())
+        && after(b"\"finish_reason\"").is_some_and(|word| word.starts_with(b"stop\""))
+        && after(b"\"content\"").is_some_and(|text| !text.starts_with(b"\""))
 }
 
 /// A whole answer, put together.

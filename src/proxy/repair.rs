@@ -15,9 +15,11 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body, Frame};
+use http_body_util::BodyExt;
 use parking_lot::Mutex;
 
 use crate::normalize::{Asked, Repairer, Repairs, Request, Rules, whole_chat, whole_messages};
+use crate::proxy::listener::Answer;
 use crate::proxy::stream::{BodyError, Relay};
 use crate::wire::{Dialect, Facts};
 
@@ -143,23 +145,41 @@ pub(super) struct Mending {
 }
 
 impl Mending {
-    /// The answer's body, repaired; it is a stream of `events` or whole.
-    pub(super) fn mend(self, relay: Relay, events: bool) -> Mended {
+    /// The body of a streamed answer, repaired as it passes.
+    pub(super) fn stream(self, relay: Relay) -> Answer {
         let rules = self.rules.clone();
-        let form = match self.dialect {
-            Dialect::Chat if events => Form::Stream(Repairer::chat(rules, self.observes).into()),
-            Dialect::Messages if events => {
-                Form::Stream(Repairer::messages(rules, self.observes).into())
-            }
-            _ => Form::Whole(Vec::new()),
+        let repairer = match self.dialect {
+            Dialect::Messages => Repairer::messages(rules, self.observes),
+            Dialect::Chat | Dialect::Responses => Repairer::chat(rules, self.observes),
         };
-        Mended {
+        Answer::Mended(Box::new(Mended {
             relay,
-            mending: self,
-            form,
+            repairs: Some((self, repairer)),
             ready: Vec::new().into_iter(),
             ended: false,
+        }))
+    }
+
+    /// The body of an answer that comes in one piece, repaired once it came to its end; one that is too long passes.
+    pub(super) async fn whole(self, mut relay: Relay) -> Result<Answer, BodyError> {
+        let mut chunks = Vec::new();
+        let mut length = 0;
+        while let Some(frame) = relay.frame().await {
+            let Ok(chunk) = frame?.into_data() else {
+                continue;
+            };
+            length += chunk.len();
+            chunks.push(chunk);
+            if length > LONGEST_BODY {
+                return Ok(Answer::Mended(Box::new(Mended {
+                    relay,
+                    repairs: None,
+                    ready: chunks.into_iter(),
+                    ended: false,
+                })));
+            }
         }
+        Ok(Answer::full(self.repaired(joined(&chunks))))
     }
 
     /// Whether an answer of this form can be read.
@@ -181,13 +201,15 @@ impl Mending {
             .add(repairs);
     }
 
-    fn whole(&self, body: Vec<u8>) -> Bytes {
+    fn repaired(&self, body: Bytes) -> Bytes {
         let (repaired, repairs) = match self.dialect {
             Dialect::Messages => whole_messages(self.rules.clone(), &body),
-            _ => whole_chat(self.rules.clone(), &body),
+            Dialect::Chat | Dialect::Responses => whole_chat(self.rules.clone(), &body),
         };
         self.count(&repairs);
-        repaired.filter(|_| !self.observes).unwrap_or(body).into()
+        repaired
+            .filter(|_| !self.observes)
+            .map_or(body, Bytes::from)
     }
 }
 
@@ -195,58 +217,38 @@ impl Mending {
 #[derive(Debug)]
 pub(super) struct Mended {
     relay: Relay,
-    mending: Mending,
-    form: Form,
+    /// Nothing: the rest passes.
+    repairs: Option<(Mending, Repairer)>,
     /// What leaves next.
     ready: std::vec::IntoIter<Bytes>,
     ended: bool,
 }
 
-#[derive(Debug)]
-enum Form {
-    Stream(Box<Repairer>),
-    Whole(Vec<u8>),
-    /// Too long to be read.
-    Through,
-}
-
 impl Mended {
-    fn push(&mut self, chunk: &Bytes) {
-        match &mut self.form {
-            Form::Stream(repairer) => {
-                let mut out = Vec::new();
-                repairer.push(chunk, &mut out);
-                self.ready = out.into_iter();
-            }
-            Form::Whole(body) => {
-                body.extend_from_slice(chunk);
-                if body.len() > LONGEST_BODY {
-                    self.ready = vec![std::mem::take(body).into()].into_iter();
-                    self.form = Form::Through;
-                }
-            }
-            Form::Through => self.ready = vec![chunk.clone()].into_iter(),
+    fn push(&mut self, chunk: Bytes) {
+        let mut out = Vec::new();
+        match &mut self.repairs {
+            Some((_, repairer)) => repairer.push(&chunk, &mut out),
+            None => out.push(chunk),
         }
+        self.ready = out.into_iter();
     }
 
     /// The upstream's answer came to its end.
     fn finish(&mut self) {
         self.ended = true;
-        let mut out = Vec::new();
-        match &mut self.form {
-            Form::Stream(repairer) => repairer.finish(&mut out),
-            Form::Through => {}
-            Form::Whole(body) if body.is_empty() => {}
-            Form::Whole(body) => out.push(self.mending.whole(std::mem::take(body))),
+        if let Some((_, repairer)) = &mut self.repairs {
+            let mut out = Vec::new();
+            repairer.finish(&mut out);
+            self.ready = out.into_iter();
         }
-        self.ready = out.into_iter();
     }
 }
 
 impl Drop for Mended {
     fn drop(&mut self) {
-        if let Form::Stream(repairer) = &self.form {
-            self.mending.count(repairer.repairs());
+        if let Some((mending, repairer)) = &self.repairs {
+            mending.count(repairer.repairs());
         }
     }
 }
@@ -269,7 +271,7 @@ impl Body for Mended {
             }
             match std::task::ready!(Pin::new(&mut this.relay).poll_frame(context)) {
                 Some(Ok(frame)) => match frame.into_data() {
-                    Ok(chunk) => this.push(&chunk),
+                    Ok(chunk) => this.push(chunk),
                     Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
                 },
                 Some(Err(error)) => {

@@ -71,17 +71,20 @@ impl Pool {
             if d == 2 {
                 return 0;
             }
-            let (estimates, requests) = match self.foreign[d].knows_until(window, now) {
-                Some(until) => {
-                    let untold = self.untold.iter().rev();
-                    let untold = untold.take_while(|(at, _)| *at + window / TRANSIT > until);
-                    untold.fold((self.held[d], 0), |sum, (_, one)| {
-                        (sum.0 + one[d], sum.1 + 1)
-                    })
+            let until = self.foreign[d].knows_until(window, now);
+            let untold = self.untold.iter().rev();
+            let untold = untold
+                .take_while(|sent| until.is_none_or(|until| sent.at + window / TRANSIT > until));
+            let start = (self.held[d], self.hoped, 0);
+            let (estimates, hoped, requests) = untold.fold(start, |sum, sent| {
+                (sum.0 + sent.estimate[d], sum.1 + sent.hoped, sum.2 + 1)
+            });
+            let hoped = if d == 1 { hoped } else { 0 };
+            hoped
+                + match until {
+                    Some(_) => self.bias[d].allowance(estimates, requests),
+                    None => self.bias[d].allowance(self.flying[d], self.in_flight as u64),
                 }
-                None => (self.flying[d], self.in_flight as u64),
-            };
-            self.bias[d].allowance(estimates, requests)
         })
     }
 
@@ -136,11 +139,6 @@ impl Pool {
             self.margin.over_limit(now);
         }
         self.refresh(options, now);
-    }
-
-    /// A request was sent that nobody counted yet.
-    pub(crate) fn is_sent(&mut self, estimate: [u64; 2], now: Duration) {
-        self.untold.push_back((now, estimate));
     }
 
     /// What a request really cost is known.

@@ -61,6 +61,14 @@ pub(crate) struct Caps {
     pub(crate) inner: Option<[u64; 3]>,
 }
 
+/// A request that was sent: when, what was estimated, and what of its prompt the cache may hold or not.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sent {
+    pub(crate) at: Duration,
+    pub(crate) estimate: [u64; 2],
+    pub(crate) hoped: u64,
+}
+
 /// Account and model.
 #[derive(Clone, Debug)]
 pub(crate) struct Pool {
@@ -97,9 +105,11 @@ pub(crate) struct Pool {
     pub(crate) foreign: [Foreign; 3],
     /// Tokens of each budget that the upstream counts beyond our account.
     pub(crate) others: [u64; 3],
-    /// Of the prompt budgets, how far estimates are off, and what was sent that no answer told of yet: when, and estimates.
+    /// Of the prompt budgets, how far estimates are off, and what was sent that no answer told of yet.
     pub(crate) bias: [Bias; 2],
-    pub(crate) untold: VecDeque<(Duration, [u64; 2])>,
+    pub(crate) untold: VecDeque<Sent>,
+    /// Tokens that the prompt cache may hold, or may not, of requests that were admitted and not yet sent.
+    pub(crate) hoped: u64,
     /// What the last answer told: when, and for each budget what was left.
     pub(crate) told: Option<(Duration, [Option<u64>; 3])>,
     pub(crate) margin: Margin,
@@ -146,6 +156,7 @@ impl Pool {
             others: [0; 3],
             bias: Default::default(),
             untold: VecDeque::new(),
+            hoped: 0,
             told: None,
             margin: Margin::new(options.ratio, options.window, now),
             brake: Brake::default(),
@@ -214,7 +225,7 @@ impl Pool {
         while self
             .untold
             .front()
-            .is_some_and(|&(at, _)| at + self.span <= now)
+            .is_some_and(|sent| sent.at + self.span <= now)
         {
             self.untold.pop_front();
         }

@@ -124,7 +124,8 @@ impl Pool {
             } else {
                 live
             };
-            foreign.observe(limit, counted, fuller, sure, now);
+            // Of what is in flight the estimate may have been too high.
+            foreign.observe(limit, counted, fuller, sure.saturating_sub(self.flying[d]), now);
             let counts = Counts {
                 theirs: counted,
                 flowed: own,
@@ -217,12 +218,12 @@ impl Pool {
         let own = self.is_overdrawn(0);
         if let Some(d) = (0..3).find(|&d| short(d, if d == 2 { 1 } else { need[d] })) {
             Verdict::Counted(d)
-        } else if own {
+        } else if own || (refused.cached > 0 && short(1, need[1] + refused.cached)) {
+            // Or it missed the prompt cache.
             Verdict::Explained
         } else if bursts {
             Verdict::Burst
-        } else if short(1, need[1] + refused.cached) || self.is_overdrawn(refused.cached) {
-            // It missed the prompt cache.
+        } else if self.is_overdrawn(refused.cached) {
             Verdict::Explained
         } else {
             Verdict::Unknown

@@ -85,7 +85,11 @@ impl Foreign {
     }
 
     /// Of the answers of the last two windows the one that is believed: when it came, and what it counted beyond ours.
-    fn second(&self, window: Duration, now: Duration) -> Option<(Duration, i64)> {
+    fn believed(&self, window: Duration, now: Duration) -> Option<(Duration, i64)> {
+        if self.faith >= BELIEVED {
+            let newest = self.seen.back().copied();
+            return newest.filter(|&(at, _)| now < at + window * 2);
+        }
         let (mut first, mut second) = (None, None);
         for &(at, more) in &self.seen {
             if at + window * 2 <= now {
@@ -103,13 +107,13 @@ impl Foreign {
 
     /// What was sent before this instant is told of by the answer that is believed; `None` if none tells all.
     pub(crate) fn knows_until(&self, window: Duration, now: Duration) -> Option<Duration> {
-        let (at, _) = self.second(window, now)?;
+        let (at, _) = self.believed(window, now)?;
         (self.faith >= BELIEVED).then_some(at)
     }
 
     /// Tokens of the window that are counted beyond ours. What was seen more than two windows ago no longer counts.
     pub(crate) fn tokens(&self, limit: u64, window: Duration, now: Duration) -> u64 {
-        let Some((at, more)) = self.second(window, now).filter(|&(_, more)| more > 0) else {
+        let Some((at, more)) = self.believed(window, now).filter(|&(_, more)| more > 0) else {
             return 0;
         };
         let more = more.unsigned_abs();

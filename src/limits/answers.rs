@@ -71,20 +71,17 @@ impl Pool {
             if d == 2 {
                 return 0;
             }
-            let until = self.foreign[d].knows_until(window, now);
-            let untold = self.untold.iter().rev();
-            let untold = untold
-                .take_while(|sent| until.is_none_or(|until| sent.at + window / TRANSIT > until));
-            let start = (self.held[d], self.hoped, 0);
-            let (estimates, hoped, requests) = untold.fold(start, |sum, sent| {
-                (sum.0 + sent.estimate[d], sum.1 + sent.hoped, sum.2 + 1)
-            });
-            let hoped = if d == 1 { hoped } else { 0 };
-            hoped
-                + match until {
-                    Some(_) => self.bias[d].allowance(estimates, requests),
-                    None => self.bias[d].allowance(self.flying[d], self.in_flight as u64),
+            let (estimates, hoped, requests) = match self.foreign[d].knows_until(window, now) {
+                Some(until) => {
+                    let untold = self.untold.iter().rev();
+                    let untold = untold.take_while(|sent| sent.at + window / TRANSIT > until);
+                    untold.fold((self.held[d], self.hoped_held, 0), |sum, sent| {
+                        (sum.0 + sent.estimate[d], sum.1 + sent.hoped, sum.2 + 1)
+                    })
                 }
+                None => (self.flying[d], self.hoped, self.in_flight as u64),
+            };
+            self.bias[d].allowance(estimates, requests) + if d == 1 { hoped } else { 0 }
         })
     }
 
@@ -133,7 +130,10 @@ impl Pool {
                 all_flowed: self.logs[d].all(),
                 all_ended: self.ended[d].all(),
             };
-            self.charging[d].observe(limit, counts);
+            // What the prompt cache holds of what is in flight would be taken for the one or the other.
+            if d != 1 || self.hoped <= limit / 50 {
+                self.charging[d].observe(limit, counts);
+            }
         }
         self.told = Some((now, told));
         if seen.over_limit {

@@ -263,7 +263,7 @@ impl Limiter {
             pool.held[d] -= amount;
             flight.prompt[d] = Some(pool.spend(d, amount, now.at));
         }
-        pool.hoped -= flight.hoped;
+        pool.hoped_held -= flight.hoped;
         pool.untold.push_back(Sent {
             at: now.at,
             estimate: [flight.estimate[0], flight.estimate[1]],
@@ -326,9 +326,8 @@ impl Limiter {
         for d in 0..2 {
             pool.held[d] -= flight.held[d];
         }
-        if !flight.sent {
-            pool.hoped -= flight.hoped;
-        }
+        pool.hoped -= flight.hoped;
+        pool.hoped_held -= if flight.sent { 0 } else { flight.hoped };
         pool.expect(Some(flight.rest), None);
         let spent = flight.cost(ending);
         let costs = spent.dimensions().into_array();
@@ -584,6 +583,7 @@ impl Limiter {
         (0..3).for_each(|d| pool.flying[d] += estimate[d]);
         let hoped = waiting.need[1].saturating_sub(estimate[1]);
         pool.hoped += hoped;
+        pool.hoped_held += hoped;
         pool.in_flight += 1;
         pool.quiet = Quiet::Unknown;
         pool.admitted(&waiting, now.at);

@@ -108,8 +108,9 @@ pub(crate) struct Pool {
     /// Of the prompt budgets, how far estimates are off, and what was sent that no answer told of yet.
     pub(crate) bias: [Bias; 2],
     pub(crate) untold: VecDeque<Sent>,
-    /// Tokens that the prompt cache may hold, or may not, of requests that were admitted and not yet sent.
+    /// Tokens that the prompt cache may hold, or may not, of what is in flight, and of that part of it that was not sent.
     pub(crate) hoped: u64,
+    pub(crate) hoped_held: u64,
     /// What the last answer told: when, and for each budget what was left.
     pub(crate) told: Option<(Duration, [Option<u64>; 3])>,
     pub(crate) margin: Margin,
@@ -157,6 +158,7 @@ impl Pool {
             bias: Default::default(),
             untold: VecDeque::new(),
             hoped: 0,
+            hoped_held: 0,
             told: None,
             margin: Margin::new(options.ratio, options.window, now),
             brake: Brake::default(),

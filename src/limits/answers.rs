@@ -122,7 +122,13 @@ impl Pool {
                 live
             };
             // Of what is in flight the estimate may have been too high.
-            foreign.observe(limit, counted, fuller, sure.saturating_sub(self.flying[d]), now);
+            foreign.observe(
+                limit,
+                counted,
+                fuller,
+                sure.saturating_sub(self.flying[d]),
+                now,
+            );
             let counts = Counts {
                 theirs: counted,
                 flowed: own,

@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn what_two_of_the_last_answers_count_is_believed() {
+    fn the_newest_answer_or_two_of_the_last_are_believed() {
         let check = |counted: &[u64], expected: u64| {
             let (mut foreign, now) = after(counted);
             foreign.changes = 0;

@@ -149,7 +149,7 @@ impl Limiter {
         pool.budgeted = ask.budgeted;
         pool.habits.came(&ask, now.at);
         let bounds = pool.bounds(self.options.output_reserve, ask.max_tokens);
-        let generated = pool.outputs.need(ask.class, bounds);
+        let generated = pool.outputs.need(bounds);
         if !self.daily.fits(ask.prompt.saturating_add(generated)) {
             self.refuse_daily(id, now);
             return id;

@@ -248,8 +248,6 @@ impl Estimator {
         ratio.learn_output(bytes, tokens);
     }
 
-    pub fn debug_hits(&self, place: &str) -> String { let s = self.state.lock(); s.caches.get(place).map_or(String::new(), |h| format!("{:?} safety {:.2}", h.saved().iter().map(|s| (s * 100.0) as u64).collect::<Vec<_>>(), h.safety())) }
-
     /// What was learned, to be kept over a restart.
     pub fn saved(&self) -> Rates {
         let state = self.state.lock();

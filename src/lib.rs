@@ -4,7 +4,7 @@
 //!
 //! The request, in the order a request meets the rooms:
 //! [`proxy`] takes it and leads it through, [`wire`] reads the dialects, [`limits`] makes it wait until every
-//! budget has room, [`upstream`] sends it, [`usage`] counts what it cost.
+//! budget has room, [`upstream`] sends it, [`normalize`] repairs the answer, [`usage`] counts what it cost.
 //!
 //! The session, in the order a session meets the rooms:
 //! [`cli`] takes the command, [`config`] resolves the settings, [`control`] finds or starts the host,
@@ -30,6 +30,7 @@ pub mod fsx;
 pub mod instance;
 pub mod kimi;
 pub mod limits;
+pub mod normalize;
 pub mod proxy;
 pub mod simulator;
 pub mod terminal;

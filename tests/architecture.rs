@@ -13,7 +13,11 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("wire", &["usage"]),
     ("limits", &["usage"]),
     ("upstream", &["wire", "usage"]),
-    ("proxy", &["wire", "usage", "limits", "upstream"]),
+    ("normalize", &["wire"]),
+    (
+        "proxy",
+        &["wire", "usage", "limits", "normalize", "upstream"],
+    ),
     ("kimi", &["fsx"]),
     ("terminal", &[]),
     ("tui", &["terminal", "usage", "limits"]),

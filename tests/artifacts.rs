@@ -47,6 +47,12 @@ fn man_pages_are_fresh() {
     assert!(made.contains_key("kimiq-run.1"));
     for (name, page) in &made {
         let page = String::from_utf8_lossy(page);
+        let synopsis = page.split(".SH SYNOPSIS\n").nth(1).unwrap();
+        let synopsis = synopsis.lines().next().unwrap();
+        assert!(
+            synopsis.starts_with("kimiq") && !synopsis.contains(r"\-\-host"),
+            "{name}: {synopsis}"
+        );
         assert!(page.contains("\"kimiq "), "{name} names another program");
         let blank = page
             .lines()

@@ -231,14 +231,6 @@ fn a_foreground_run_without_a_terminal_ends_with_its_programs() {
 }
 
 #[test]
-fn a_program_that_cannot_start_is_told_and_leaves_nothing() {
-    let sandbox = Sandbox::new();
-    let ran = sandbox.run(&["run", "--detach", "--exec", "/no/such/program"]);
-    assert_eq!(ran.code, 1);
-    assert!(ran.err.contains("/no/such/program"), "{}", ran.err);
-}
-
-#[test]
 fn the_proxy_serves_plain_paths_and_ends_at_a_signal() {
     use std::io::BufRead;
     use std::io::Read;
@@ -452,11 +444,46 @@ fn what_other_hosts_use_counts_against_the_days_cap() {
         terminal: String::new(),
         source: "proxy".into(),
     };
-    let tokens = kimiq::usage::Tokens {
-        prompt: 170_000_000,
-        ..kimiq::usage::Tokens::default()
+    let spend = |prompt| {
+        let tokens = kimiq::usage::Tokens {
+            prompt,
+            ..kimiq::usage::Tokens::default()
+        };
+        other.add(account.clone(), tokens);
+        other.flush().unwrap();
     };
-    other.add(account, tokens);
-    other.flush().unwrap();
+    spend(170_000_000);
     window.shows("85 % of the day's tokens are used");
+    spend(30_000_000);
+    window.shows("every request is refused until");
+    let why = sandbox.good(&["why"]);
+    assert!(why.starts_with("every request: refused until "), "{why}");
+    assert_eq!(sandbox.run(&["health"]).code, 5);
+}
+
+#[test]
+fn at_the_days_cap_every_command_says_until_when() {
+    let sandbox = Sandbox::new();
+    let ask = r#"printf '{"model":"kimi","max_tokens":9,"messages":[{"role":"user","content":"hi"}]}' > body; curl -s -o /dev/null -w 'got-%{http_code}\n' -H 'content-type: application/json' -H 'x-api-key: k' --data-binary @body $KIMIQ_URL/v1/messages"#;
+    let capped = ["--set", "limits.daily_tokens=5"];
+    let mut args = vec!["run", "--detach", "--demo", "--name", "work"];
+    args.extend(capped.iter().chain(&SHELL));
+    sandbox.good(&args);
+    assert_eq!(sandbox.run(&["health"]).code, 0, "some are left");
+    sandbox.good(&["send", "work:1", ask]);
+    let mut window = Window::open(&sandbox, &["attach"]);
+    window.shows("got-402");
+    let left = "refused until ";
+    let few = "5 of the day's 5 tokens are left, too few for it";
+    for (args, code) in [
+        (&["ps"][..], 0),
+        (&["why"], 0),
+        (&["why", "work:1"], 0),
+        (&["health"], 5),
+    ] {
+        let said = sandbox.run(args);
+        assert_eq!(said.code, code, "{said:?}");
+        let text = said.out.clone() + &said.err;
+        assert!(text.contains(left) && text.contains(few), "{said:?}");
+    }
 }

@@ -19,7 +19,7 @@ Exit codes:
   3  a setting is wrong
   4  no host is running, or it has no such run or terminal
   5  the host is up, but something it needs is not well (health, doctor)
-  6  the client program is missing or could not be started";
+  6  the client, or the program of --exec, is missing or could not be started";
 
 /// Variables and files, as the man page tells them.
 const PLACES: &str = "\
@@ -283,6 +283,9 @@ pub(crate) struct Simulate {
     /// A fault with its probability, such as cut=0.1; repeat for more
     #[arg(long = "fault", value_name = "NAME=P")]
     pub(crate) faults: Vec<String>,
+    /// Garble every answer in one of the ways in which providers garble Kimi models: K01 to K30
+    #[arg(long, value_name = "KNN")]
+    pub(crate) garble: Option<String>,
     /// Unit of the limit headers: minute or second
     #[arg(long, value_name = "UNIT")]
     pub(crate) header_unit: Option<String>,
@@ -391,9 +394,10 @@ fn three_limits(given: &str) -> Result<[u64; 3], String> {
     let numbers: Result<Vec<u64>, _> = given.split(',').map(|one| one.trim().parse()).collect();
     numbers
         .ok()
+        .filter(|numbers| !numbers.contains(&0))
         .and_then(|numbers| numbers.try_into().ok())
         .ok_or_else(|| {
-            "three whole numbers with commas between, such as 40000,25000,500".to_owned()
+            "three whole numbers above 0 with commas between, such as 40000,25000,500".to_owned()
         })
 }
 
@@ -431,7 +435,7 @@ mod tests {
             panic!("not taken")
         };
         assert_eq!(simulate.limits, Some([40_000, 25_000, 500]));
-        for given in ["1,2", "1,2,3,4", "a,b,c", ""] {
+        for given in ["1,2", "1,2,3,4", "a,b,c", "0,0,0", "1,0,1", ""] {
             assert!(parsed(given).is_err(), "{given}");
         }
     }

@@ -14,6 +14,7 @@ use serde::Serialize;
 use crate::cli::output::Output;
 use crate::config::ConfigError;
 use crate::control::ControlError;
+use crate::control::HostError;
 use crate::instance::InstanceError;
 
 /// What kind of failure, and so which exit code.
@@ -168,6 +169,7 @@ impl From<ControlError> for Failure {
             ControlError::NotFound { .. } => {
                 Self::from_error(Kind::NotRunning, &error).hint("`kimiq ps` lists what there is")
             }
+            ControlError::Program { .. } => Self::from_error(Kind::Client, &error),
             _ => Self::from_error(Kind::Failed, &error),
         }
     }
@@ -175,7 +177,11 @@ impl From<ControlError> for Failure {
 
 impl From<InstanceError> for Failure {
     fn from(error: InstanceError) -> Self {
-        Self::from_error(Kind::Failed, &error)
+        let kind = match &error {
+            InstanceError::Refused(HostError::Program(_)) => Kind::Client,
+            _ => Kind::Failed,
+        };
+        Self::from_error(kind, &error)
     }
 }
 

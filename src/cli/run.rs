@@ -51,6 +51,7 @@ pub(crate) fn run(context: &Context, args: args::Run) -> Outcome {
         flags.push(("--rewrite-config", "client.redirect=rewrite".to_owned()));
     }
     let settings = context.settings(&flags)?;
+    sensible(&args.weights, small(settings.count("terminals.count"), 1))?;
     let interactive = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
     if !interactive && !args.detach && !args.foreground {
         let what = "input and output are no terminal, so there is none to show the run in";
@@ -190,6 +191,24 @@ fn describe(context: &Context, settings: &Resolved, args: &args::Run) -> Result<
         env: context.env.all().clone(),
         size: Screen::size(),
     })
+}
+
+/// Each weight is for a terminal that there will be, and none is given twice.
+fn sensible(weights: &[(Option<u16>, u32)], count: u16) -> Outcome {
+    for (index, (number, _)) in weights.iter().enumerate() {
+        let wrong = match number {
+            Some(number) if *number > count => {
+                format!("there is no terminal {number} to weigh: the run has {count}")
+            }
+            _ if weights[..index].iter().any(|(other, _)| other == number) => match number {
+                Some(number) => format!("the weight of terminal {number} is given twice"),
+                None => "the weight of all terminals is given twice".to_owned(),
+            },
+            _ => continue,
+        };
+        return Err(Failure::new(Kind::Usage, format!("--weight: {wrong}")));
+    }
+    Ok(())
 }
 
 fn small(number: Option<u64>, usual: u16) -> u16 {

@@ -21,10 +21,11 @@ pub(crate) fn run(context: &Context, args: args::Why) -> Outcome {
         context.output.line("nothing waits")?;
     }
     for report in reports {
-        let who = report
-            .terminal
-            .as_deref()
-            .unwrap_or("a request from outside");
+        let who = match &report.terminal {
+            Some(terminal) => terminal,
+            None if report.state == "capped" => "every request",
+            None => "a request from outside",
+        };
         context.output.line(format!("{who}: {}", report.why))?;
     }
     Ok(())

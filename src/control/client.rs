@@ -330,6 +330,9 @@ fn refusal(status: StatusCode, body: &[u8]) -> ControlError {
             message: error.message,
         },
         Ok(Told { error }) if error.kind == "stopping" => ControlError::Stopping,
+        Ok(Told { error }) if error.kind == "program" => ControlError::Program {
+            message: error.message,
+        },
         Ok(Told { error }) => ControlError::Refused {
             message: error.message,
         },

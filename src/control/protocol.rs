@@ -29,6 +29,9 @@ pub enum HostError {
     /// It did not work.
     #[error("{0}")]
     Failed(String),
+    /// The program of a run could not be started.
+    #[error("{0}")]
+    Program(String),
     /// The host is on its way out.
     #[error("the host is stopping")]
     Stopping,
@@ -179,6 +182,20 @@ pub struct UsageReport {
     pub rows: Vec<UsageRow>,
     /// What is left of each budget now.
     pub pools: Vec<PoolInfo>,
+    /// What was repaired in requests and answers since the host started.
+    #[serde(default)]
+    pub repairs: Vec<RepairRow>,
+}
+
+/// One kind of repair in one model's traffic.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepairRow {
+    /// The upstream's id of the model.
+    pub model: String,
+    /// What was garbled.
+    pub kind: String,
+    /// How often.
+    pub count: u32,
 }
 
 /// The calendar day and its cap.
@@ -343,9 +360,10 @@ pub struct HealthReport {
 /// Why something waits.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct WhyReport {
-    /// `RUN:N`, or nothing for a request from outside the terminals.
+    /// `RUN:N`, or nothing for what is not about one terminal.
     pub terminal: Option<String>,
-    /// What the terminal is doing.
+    /// What the terminal is doing. Without one: `waiting`, `retrying` or `refused` for a request from outside, `capped`
+    /// where the day's cap refuses all.
     pub state: String,
     /// One sentence.
     pub why: String,

@@ -301,7 +301,7 @@ fn render<T: Serialize>(answer: Result<T, HostError>) -> Response<Full<Bytes>> {
             let status = match &error {
                 HostError::NotFound(_) => StatusCode::NOT_FOUND,
                 HostError::Invalid(_) => StatusCode::BAD_REQUEST,
-                HostError::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
+                HostError::Failed(_) | HostError::Program(_) => StatusCode::INTERNAL_SERVER_ERROR,
                 HostError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
             };
             json(
@@ -322,6 +322,7 @@ fn kind_of(error: &HostError) -> &'static str {
         HostError::NotFound(_) => "not_found",
         HostError::Invalid(_) => "invalid",
         HostError::Failed(_) => "failed",
+        HostError::Program(_) => "program",
         HostError::Stopping => "stopping",
     }
 }

@@ -144,7 +144,7 @@ impl Clients {
             () = host.stopping.cancelled() => return Err(HostError::Stopping),
         };
         let client = found
-            .map_err(|error| HostError::Failed(format!("{}; {}", chain(&error), error.hint())))?;
+            .map_err(|error| HostError::Program(format!("{}; {}", chain(&error), error.hint())))?;
         let home = client.home(&env).map_err(|error| failed(&error))?;
         let way = self.way(&client, &home, ask, &env);
         self.admit(&home, way.manner())?;

@@ -1,5 +1,6 @@
 //! The running host, and what control may ask of it.
 
+use std::ops::Deref;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -48,21 +49,9 @@ const IDLE: Duration = Duration::from_mins(1);
 /// How long a hint stands: time enough to read it twice.
 const HINT: Duration = Duration::from_secs(30);
 
-/// The running host.
+/// The running host. Its parts are read as if they were its own.
 pub(crate) struct Instance {
-    pub(crate) name: String,
-    pub(crate) demo: bool,
-    pub(crate) state: PathBuf,
-    pub(crate) started: String,
-    pub(crate) port: u16,
-    pub(crate) settings: Resolved,
-    pub(crate) zone: chrono_tz::Tz,
-    pub(crate) prefix: Prefix,
-    pub(crate) proxy: Arc<Proxy>,
-    pub(crate) clients: Clients,
-    /// The upstream of programs that are no client.
-    pub(crate) plain: String,
-    pub(crate) tracker: TaskTracker,
+    parts: Parts,
     /// The end has begun.
     pub(crate) stopping: CancellationToken,
     /// Without patience.
@@ -77,14 +66,6 @@ pub(crate) struct Instance {
     end_begun: AtomicBool,
 }
 
-impl std::fmt::Debug for Instance {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Instance")
-            .field("name", &self.name)
-            .finish_non_exhaustive()
-    }
-}
-
 /// What a host is made of; see `build`.
 pub(crate) struct Parts {
     pub(crate) name: String,
@@ -97,25 +78,31 @@ pub(crate) struct Parts {
     pub(crate) prefix: Prefix,
     pub(crate) proxy: Arc<Proxy>,
     pub(crate) clients: Clients,
+    /// The upstream of programs that are no client.
     pub(crate) plain: String,
     pub(crate) tracker: TaskTracker,
+}
+
+impl Deref for Instance {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.parts
+    }
+}
+
+impl std::fmt::Debug for Instance {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Instance")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Instance {
     pub(crate) fn new(parts: Parts) -> Self {
         Self {
-            name: parts.name,
-            demo: parts.demo,
-            state: parts.state,
-            started: parts.started,
-            port: parts.port,
-            settings: parts.settings,
-            zone: parts.zone,
-            prefix: parts.prefix,
-            proxy: parts.proxy,
-            clients: parts.clients,
-            plain: parts.plain,
-            tracker: parts.tracker,
+            parts,
             stopping: CancellationToken::new(),
             hurry: CancellationToken::new(),
             stopped: watch::Sender::new(None),
@@ -501,8 +488,16 @@ impl control::Host for Handle {
     }
 
     fn start(&self, ask: StartRun) -> Pending<'_, RunInfo> {
+        let host = Arc::clone(&self.0);
         // The run is finished also if the command that asked goes away.
-        let started = self.0.tracker.spawn(Arc::clone(&self.0).start_run(ask));
+        let started = self.0.tracker.spawn(async move {
+            let started = Arc::clone(&host).start_run(ask).await;
+            // As after the last run: nothing is left to do. A run that comes now gets another host.
+            if started.is_err() && host.runs.lock().is_empty() {
+                host.begin_end(false);
+            }
+            started
+        });
         Box::pin(async move {
             started
                 .await

@@ -3,6 +3,7 @@
 //! One task per slot. The judgement is the pure supervisor's; this only feeds it with what happens and does what it
 //! says. A terminal that cannot be started stands as ended with its reason, and can be started again.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,6 +43,7 @@ pub(crate) fn spawn(
     host: &Arc<Instance>,
     run: &Arc<Run>,
     slot: &Arc<Slot>,
+    after: Option<Arc<Slot>>,
     orders: mpsc::Receiver<Order>,
     launched: Launched,
 ) {
@@ -49,6 +51,7 @@ pub(crate) fn spawn(
         Arc::clone(host),
         Arc::clone(run),
         Arc::clone(slot),
+        after,
         orders,
         launched,
     ));
@@ -67,43 +70,84 @@ pub(crate) fn spawn(
     });
 }
 
-/// Told once whether the first start worked.
+/// Told once whether the first start worked. Who listens for a failure ends the run.
 pub(crate) type Launched = oneshot::Sender<Result<(), String>>;
+pub(crate) type Launch = oneshot::Receiver<Result<(), String>>;
 
 /// Keeps a slot until it is told to end it.
 async fn keep(
     host: Arc<Instance>,
     run: Arc<Run>,
     slot: Arc<Slot>,
+    after: Option<Arc<Slot>>,
     mut orders: mpsc::Receiver<Order>,
+    launched: Launched,
+) {
+    if turn(&run, after.as_deref(), &mut orders).await {
+        keep_started(&host, &run, &slot, &mut orders, launched).await;
+    }
+    // Whoever starts after this one need not wait for it any more.
+    slot.next.notify_one();
+    run.changed();
+}
+
+/// Waits until the one before is up. Returns whether the slot is still wanted.
+async fn turn(run: &Run, after: Option<&Slot>, orders: &mut mpsc::Receiver<Order>) -> bool {
+    let Some(before) = after else {
+        return true;
+    };
+    let turn = async {
+        before.next.notified().await;
+        tokio::time::sleep(Duration::try_from_secs_f64(run.ask.stagger).unwrap_or_default()).await;
+        if run.is_closing() {
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::pin!(turn);
+    loop {
+        tokio::select! {
+            () = &mut turn => return true,
+            order = orders.recv() => match order {
+                Some(Order::Restart) => {}
+                Some(Order::End { done, .. }) => {
+                    done.send(()).unwrap_or_default();
+                    return false;
+                }
+                None => return false,
+            },
+        }
+    }
+}
+
+async fn keep_started(
+    host: &Arc<Instance>,
+    run: &Arc<Run>,
+    slot: &Arc<Slot>,
+    orders: &mut mpsc::Receiver<Order>,
     launched: Launched,
 ) {
     let mut launched = Some(launched);
     let mut prompt = run.ask.prompt.is_some();
     loop {
-        let started = start(&host, &run, &slot);
-        if let Some(told) = launched.take() {
-            // Nobody listens when the command that asked is gone; the run goes on.
-            told.send(started.as_ref().map(|_| ()).map_err(Clone::clone))
-                .unwrap_or_default();
-        }
+        let started = start(host, run, slot);
+        let told = launched.take();
+        let told = told.map(|told| told.send(started.as_ref().map(|_| ()).map_err(Clone::clone)));
+        let run_ends = started.is_err() && told.is_some_and(|told| told.is_ok());
         match started {
             Ok((terminal, events)) => {
                 let keeper = Keeper {
-                    host: &host,
-                    run: &run,
-                    slot: &slot,
+                    host,
+                    run,
+                    slot,
                     terminal,
                     looked: Mutex::default(),
                 };
                 let now = Instant::now();
                 let supervisor = Supervisor::new(run.phrases(), Patience::default(), prompt, now);
-                if keeper
-                    .watch(supervisor, events, &mut orders)
-                    .await
-                    .is_break()
-                {
-                    break;
+                match keeper.watch(supervisor, events, orders).await {
+                    ControlFlow::Break(()) => return,
+                    // A resumed session has its own past.
+                    ControlFlow::Continue(taken) => prompt &= !taken,
                 }
             }
             Err(why) => {
@@ -113,23 +157,22 @@ async fn keep(
                     code: None,
                     signal: None,
                 });
-                slot.next.notify_one();
+                if !run_ends {
+                    slot.next.notify_one();
+                }
                 run.changed();
                 match orders.recv().await {
                     Some(Order::Restart) => {}
                     Some(Order::End { done, .. }) => {
-                        finish(&host, &slot);
+                        finish(host, slot);
                         done.send(()).unwrap_or_default();
-                        break;
+                        return;
                     }
-                    None => break,
+                    None => return,
                 }
             }
         }
-        // A message was for the first start; a resumed session has its own past.
-        prompt = false;
     }
-    run.changed();
 }
 
 fn finish(host: &Instance, slot: &Slot) {
@@ -189,15 +232,17 @@ struct Keeper<'a> {
 }
 
 impl Keeper<'_> {
-    /// Watches a program. Breaks when the slot is to go, continues when the program shall be started again.
+    /// Watches a program. Breaks when the slot is to go, continues when the program shall be started again, and tells then
+    /// whether it took the first message: a client that ended before it asked anything did not.
     async fn watch(
         &self,
         mut supervisor: Supervisor,
         mut events: mpsc::Receiver<(Id, Event)>,
         orders: &mut mpsc::Receiver<Order>,
-    ) -> std::ops::ControlFlow<()> {
+    ) -> ControlFlow<(), bool> {
         use std::ops::ControlFlow::Break;
         use std::ops::ControlFlow::Continue;
+        let mut typed = false;
         let mut traffic = self.host.proxy.board.changes();
         let mut picture = self.terminal.changes();
         let mut ended = false;
@@ -206,6 +251,7 @@ impl Keeper<'_> {
             let facts = self.facts();
             let verdict = supervisor.judge(&facts, Instant::now());
             self.obey(&verdict);
+            typed |= verdict.decisions.contains(&Decision::TypePrompt);
             if verdict.decisions.contains(&Decision::ReportBypass) {
                 bypassed = Some(facts.requests);
             } else if bypassed.is_some_and(|before| facts.requests > before) {
@@ -223,7 +269,9 @@ impl Keeper<'_> {
                     self.take(&mut supervisor, event, &mut ended);
                 },
                 order = orders.recv() => match order {
-                    Some(Order::Restart) if ended => return Continue(()),
+                    Some(Order::Restart) if ended => {
+                        return Continue(typed && (facts.requests > 0 || !self.run.is_client()));
+                    }
                     Some(Order::Restart) => {}
                     Some(Order::End { now, done }) => {
                         self.end(now, events).await;

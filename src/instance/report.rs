@@ -10,6 +10,7 @@ use crate::control::DayInfo;
 use crate::control::HealthReport;
 use crate::control::HourInfo;
 use crate::control::PoolInfo;
+use crate::control::RepairRow;
 use crate::control::RiseInfo;
 use crate::control::RunInfo;
 use crate::control::TerminalInfo;
@@ -139,12 +140,12 @@ fn tightest(snapshot: &Snapshot) -> Option<&PoolView> {
 fn warnings(host: &Instance) -> Vec<String> {
     let mut told = Vec::new();
     let day = host.proxy.gate.snapshot().day;
-    if day.warned {
-        let used = Share::of(day.used, day.cap);
-        let ends = day.resets_at.format("%H:%M UTC");
-        told.push(if used.is_full() {
-            format!("the day's tokens are used up; the day ends {ends}")
+    if day.warned || day.is_full() {
+        told.push(if day.is_full() {
+            format!("every request is {}", day.refusal())
         } else {
+            let used = Share::of(day.used, day.cap);
+            let ends = day.resets_at.format("%H:%M UTC");
             format!("{used} of the day's tokens are used; the day ends {ends}")
         });
     }
@@ -180,6 +181,7 @@ pub(crate) fn usage(host: &Instance, days: u16, by: UsageBy) -> UsageReport {
     let snapshot = host.proxy.gate.snapshot();
     UsageReport {
         pools: pools(&snapshot),
+        repairs: repairs(host),
         ..totals(&host.proxy.ledger, host.zone, snapshot.day.cap, days, by)
     }
 }
@@ -234,7 +236,17 @@ pub(crate) fn totals(
         by,
         rows,
         pools: Vec::new(),
+        repairs: Vec::new(),
     }
+}
+
+fn repairs(host: &Instance) -> Vec<RepairRow> {
+    let row = |(model, kind, count): (String, &str, u32)| RepairRow {
+        model,
+        kind: kind.to_owned(),
+        count,
+    };
+    host.proxy.repairing.counts().into_iter().map(row).collect()
 }
 
 fn pools(snapshot: &Snapshot) -> Vec<PoolInfo> {
@@ -320,7 +332,7 @@ pub(crate) async fn health(host: &Arc<Instance>, probe: bool) -> HealthReport {
         .iter()
         .flat_map(PoolView::collapsed)
         .collect();
-    let troubled = !troubles.is_empty() || !collapsed.is_empty();
+    let troubled = !troubles.is_empty() || !collapsed.is_empty() || snapshot.day.is_full();
     let mut notices = troubles;
     notices.extend(collapsed);
     notices.extend(warnings(host));
@@ -350,7 +362,7 @@ pub(crate) async fn health(host: &Arc<Instance>, probe: bool) -> HealthReport {
         terminals: runs
             .iter()
             .flat_map(|run| run.slots())
-            .filter(|slot| !slot.is_dead())
+            .filter(|slot| slot.terminal().is_some() && !slot.is_dead())
             .count(),
         runs: runs.len(),
         queue: snapshot.queue.len(),

@@ -8,7 +8,6 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::broadcast;
@@ -47,7 +46,7 @@ pub(crate) struct Run {
     pub(crate) ask: StartRun,
     prepared: Option<Arc<Prepared>>,
     slots: Mutex<Vec<Arc<Slot>>>,
-    /// The end has begun, so no terminal is added any more. Read and set under the lock of `slots`.
+    /// The end has begun, so no terminal is added any more. Set under the lock of `slots`.
     closing: AtomicBool,
     next_number: AtomicU64,
     /// Windows that show it.
@@ -94,23 +93,26 @@ impl Run {
         }
     }
 
-    /// Starts the terminals, the first one at once; the others follow, each when the one before is up. Fails when the
-    /// first cannot be started.
+    /// Starts the terminals, the first one at once; each of the others when the one before is up. Fails when the first
+    /// cannot be started.
     pub(crate) async fn start(self: &Arc<Self>, host: &Arc<Instance>) -> Result<(), HostError> {
-        let Some(launched) = self.add(host) else {
-            return Err(self.stopped(host));
-        };
-        match launched.await {
-            Ok(Ok(())) => {}
-            Ok(Err(why)) => return Err(HostError::Failed(why)),
-            Err(_) => return Err(self.stopped(host)),
+        let mut first = None;
+        let mut before = None;
+        for _ in 0..self.ask.count {
+            let Some((slot, launched)) = self.place(host, before.take()) else {
+                return Err(self.stopped(host));
+            };
+            first.get_or_insert(launched);
+            before = Some(slot);
         }
-        if self.ask.count > 1 {
-            let (run, for_rest) = (Arc::clone(self), Arc::clone(host));
-            host.tracker
-                .spawn(async move { run.start_rest(&for_rest).await });
+        match first {
+            Some(launched) => match launched.await {
+                Ok(Ok(())) => Ok(()),
+                Ok(Err(why)) => Err(HostError::Program(why)),
+                Err(_) => Err(self.stopped(host)),
+            },
+            None => Ok(()),
         }
-        Ok(())
     }
 
     fn stopped(&self, host: &Instance) -> HostError {
@@ -120,33 +122,19 @@ impl Run {
         HostError::Failed(format!("`{}` was stopped while it started", self.name))
     }
 
-    async fn start_rest(self: &Arc<Self>, host: &Arc<Instance>) {
-        let stagger = Duration::try_from_secs_f64(self.ask.stagger).unwrap_or_default();
-        let mut ended = self.ended();
-        for _ in 1..self.ask.count {
-            let Some(last) = self.slots().last().cloned() else {
-                return;
-            };
-            let pause = async {
-                last.next.notified().await;
-                tokio::time::sleep(stagger).await;
-            };
-            tokio::select! {
-                () = pause => {}
-                _ = ended.wait_for(Option::is_some) => return,
-                () = host.stopping.cancelled() => return,
-            }
-            if self.add(host).is_none() {
-                return;
-            }
-        }
+    /// Adds a terminal, unless the run is ending.
+    pub(crate) fn add(self: &Arc<Self>, host: &Arc<Instance>) {
+        // Whether its program could be started, its tab tells.
+        drop(self.place(host, None));
     }
 
-    /// Adds a terminal, unless the run is ending. What is returned tells whether its program could be started.
-    pub(crate) fn add(
+    /// Adds a terminal that starts after another one, if one is named. What is returned tells whether its program could be
+    /// started; `None` when the run is ending.
+    fn place(
         self: &Arc<Self>,
         host: &Arc<Instance>,
-    ) -> Option<oneshot::Receiver<Result<(), String>>> {
+        after: Option<Arc<Slot>>,
+    ) -> Option<(Arc<Slot>, keeper::Launch)> {
         let number = self.next_number.fetch_add(1, Ordering::Relaxed);
         let number = u16::try_from(number).unwrap_or(u16::MAX);
         let dirs = &self.ask.dirs;
@@ -159,14 +147,19 @@ impl Run {
         let (launched, told) = oneshot::channel();
         {
             let mut slots = self.slots.lock();
-            if self.closing.load(Ordering::Relaxed) {
+            if self.is_closing() {
                 return None;
             }
             slots.push(Arc::clone(&slot));
         }
-        keeper::spawn(host, self, &slot, to_keeper, launched);
+        keeper::spawn(host, self, &slot, after, to_keeper, launched);
         self.changed();
-        Some(told)
+        Some((slot, told))
+    }
+
+    /// The end has begun: whoever waits for its turn to start gets none.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Relaxed)
     }
 
     /// All terminals, in the order of their tabs.

@@ -1,21 +1,27 @@
 //! Why a terminal does not go on: one judgement for windows, footers and commands.
 //!
-//! In this order: a request of it is held by a budget; the upstream gives no answer; it wants its user. The words of
-//! the first are the limiter's, those of the second the proxy's.
+//! In this order: a request of it is held by a budget; the upstream gives no answer; the day's cap refused it; it wants
+//! its user. The words of the first and the third are the limiter's, those of the second the proxy's.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::clock;
 use crate::control::HostError;
 use crate::control::WaitInfo;
 use crate::control::WhyReport;
 use crate::instance::host::Instance;
 use crate::instance::slot::Slot;
+use crate::limits::Snapshot;
 use crate::limits::Wait;
 use crate::proxy::Activity;
 use crate::terminal::State;
 use crate::usage::figures;
+
+/// States of requests that are none of a terminal: the day's cap refuses all of them, or refused this one.
+const CAPPED: &str = "capped";
+const REFUSED: &str = "refused";
 
 /// Why something waits.
 #[derive(Clone, Debug)]
@@ -36,7 +42,7 @@ pub(crate) fn of(host: &Instance, slot: &Slot) -> Option<Told> {
         return Some(held(wait));
     }
     let state = slot.live.lock().state;
-    unanswered(&host.proxy.board.activity(&slot.name), Some(state))
+    hindered(host, &host.proxy.board.activity(&slot.name), Some(state))
 }
 
 fn held(wait: Wait) -> Told {
@@ -46,6 +52,19 @@ fn held(wait: Wait) -> Told {
         eta: Some(Duration::from_millis(wait.eta_ms)),
         wait: Some(wait),
     }
+}
+
+/// What is no budget's wait: the upstream gives no answer, or the day's cap refused the last request.
+fn hindered(host: &Instance, activity: &Activity, state: Option<State>) -> Option<Told> {
+    unanswered(activity, state).or_else(|| {
+        activity.capped(clock::wall())?;
+        Some(Told {
+            sentence: host.proxy.gate.snapshot().day.refusal(),
+            clock: None,
+            eta: None,
+            wait: None,
+        })
+    })
 }
 
 /// `state`: of the terminal. Its client may be about to ask again although nothing is under way.
@@ -84,7 +103,7 @@ pub(crate) fn info(wait: &Wait) -> WaitInfo {
 
 /// Why a terminal waits, or everything that waits.
 pub(crate) fn why(host: &Instance, terminal: Option<&str>) -> Result<Vec<WhyReport>, HostError> {
-    let queue = host.proxy.gate.snapshot().queue;
+    let Snapshot { queue, day, .. } = host.proxy.gate.snapshot();
     let held = |name: Option<&str>| {
         queue
             .iter()
@@ -109,6 +128,13 @@ pub(crate) fn why(host: &Instance, terminal: Option<&str>) -> Result<Vec<WhyRepo
         ]);
     }
     let mut reports = held(None);
+    if day.is_full() {
+        reports.push(WhyReport {
+            state: CAPPED.to_owned(),
+            why: day.refusal(),
+            ..WhyReport::default()
+        });
+    }
     let waits = |name: &str| queue.iter().any(|one| one.terminal == name);
     for run in host.runs() {
         let slots = run.slots().into_iter().filter(|slot| !waits(&slot.name));
@@ -117,13 +143,19 @@ pub(crate) fn why(host: &Instance, terminal: Option<&str>) -> Result<Vec<WhyRepo
     let outside = host
         .proxy
         .board
-        .troubled()
+        .hindered()
         .into_iter()
         .filter(|(name, _)| inside(name).is_none() && !waits(name));
     reports.extend(outside.filter_map(|(_, activity)| {
-        let told = unanswered(&activity, None)?;
+        let told = hindered(host, &activity, None)?;
+        let retries = activity.trouble.is_some();
         Some(WhyReport {
-            state: State::Retrying.name().to_owned(),
+            state: if retries {
+                State::Retrying.name()
+            } else {
+                REFUSED
+            }
+            .to_owned(),
             why: told.sentence,
             eta: told.eta.map(|left| left.as_secs_f64()),
             ..WhyReport::default()
@@ -149,7 +181,7 @@ fn stuck(host: &Instance, run: &str, slot: &Slot) -> Option<WhyReport> {
             wait: None,
         })
     };
-    if let Some(told) = unanswered(&host.proxy.board.activity(&slot.name), Some(state)) {
+    if let Some(told) = hindered(host, &host.proxy.board.activity(&slot.name), Some(state)) {
         return report(told.sentence, told.eta);
     }
     match state {
@@ -165,7 +197,7 @@ fn stuck(host: &Instance, run: &str, slot: &Slot) -> Option<WhyReport> {
     }
 }
 
-/// What is wrong with the upstreams, by those who ask them; empty when all is well.
+/// What keeps requests from an answer, by those who ask; empty when all is well.
 pub(crate) fn troubles(host: &Instance) -> Vec<String> {
     let runs = host.runs();
     let slots = || runs.iter().flat_map(|run| run.slots());
@@ -174,10 +206,10 @@ pub(crate) fn troubles(host: &Instance) -> Vec<String> {
         let state = slot.live.lock().state;
         Some(state)
     };
-    let troubled = host.proxy.board.troubled().into_iter();
+    let troubled = host.proxy.board.hindered().into_iter();
     troubled
         .filter_map(|(name, activity)| {
-            let told = unanswered(&activity, state_of(&name))?;
+            let told = hindered(host, &activity, state_of(&name))?;
             let who = inside(&name).unwrap_or_else(|| "a request from outside".to_owned());
             Some(format!("{who}: {}", told.sentence))
         })

@@ -205,7 +205,7 @@ impl<'a> Window<'a> {
                     terminal.focus(on);
                     Ok(())
                 }),
-                Action::New => drop(self.run.add(self.host)),
+                Action::New => self.run.add(self.host),
                 Action::Close(id) => self.close(id),
                 Action::Restart(id) => self.restart(id),
                 Action::Detach => return Step::Close(self.letting_go()),

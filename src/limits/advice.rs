@@ -42,7 +42,7 @@ impl PoolView {
         }
         let others = self.foreign.into_array();
         let limits = self.limits.into_array();
-        for d in (0..3).filter(|&d| others[d] > 0) {
+        for d in (0..3).filter(|&d| others[d] > 0 && !self.unit_unsure) {
             advice.push(format!(
                 "another user of the account spends about {} of the {}",
                 percent(others[d], limits[d]),
@@ -319,6 +319,12 @@ mod tests {
                 "another user of the account spends about 40 % of the prompt tokens",
                 "only 60 % of the limits is used",
             ],
+        );
+        refused.unit_unsure = true;
+        let advice = refused.advice().concat();
+        assert!(
+            !advice.contains("another user of the account spends"),
+            "{advice}"
         );
     }
 

@@ -88,8 +88,11 @@ impl Pool {
     /// Learns from the headers of an answer.
     pub(crate) fn observe(&mut self, seen: &Observation, options: &Options, now: Duration) {
         let spent = std::array::from_fn(|d| self.logs[d].sum());
-        self.learned
-            .observe(seen, options.header_unit, spent, options.window, now);
+        if self.learned.observe(seen, options, spent, now) {
+            // Nobody else spent what only a wrong unit made of our own use.
+            self.foreign = Default::default();
+            self.charging = Default::default();
+        }
         let limits = seen.limits.into_array();
         let left = seen.remaining.into_array();
         let believed = self.limits(options);

@@ -175,6 +175,7 @@ impl Pool {
             foreign: Dimensions::from_array(std::array::from_fn(|d| {
                 Foreign::told(self.others[d], limits[d])
             })),
+            unit_unsure: self.learned.is_guess(),
             cautious_ms: millis(self.caution.until().saturating_sub(now)),
             capped: Dimensions::from_array(self.capped(options)),
             hour: self.hour.view(now),

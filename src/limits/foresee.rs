@@ -6,12 +6,13 @@
 //! that asking twice gives one answer; of several runs with different draws the median is told.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::TimeDelta;
+use rustc_hash::FxHashMap;
 
 use crate::limits::habits::{Away, Return};
 use crate::limits::limiter::{Decision, Ending, Id, Limiter, Moment};
@@ -62,7 +63,7 @@ enum Event {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Foretold {
     made: Duration,
-    times: HashMap<Id, Duration>,
+    times: FxHashMap<Id, Duration>,
 }
 
 impl Foretold {
@@ -82,9 +83,9 @@ struct Dream {
     courses: BTreeMap<Id, Course>,
     /// Conversations that return, with their pools and the manner.
     guests: Vec<(Arc<str>, Arc<str>, Away, Return)>,
-    manners: HashMap<Arc<str>, Vec<Return>>,
+    manners: FxHashMap<Arc<str>, Vec<Return>>,
     sought: BTreeSet<Id>,
-    found: HashMap<Id, Duration>,
+    found: FxHashMap<Id, Duration>,
 }
 
 impl Limiter {
@@ -97,7 +98,7 @@ impl Limiter {
     }
 
     /// From now on requests are told these times.
-    pub fn foretell(&mut self, times: HashMap<Id, Duration>, now: Moment) {
+    pub fn foretell(&mut self, times: FxHashMap<Id, Duration>, now: Moment) {
         self.foretold = Foretold {
             made: now.at,
             times,
@@ -106,8 +107,8 @@ impl Limiter {
 
     /// When each waiting request will probably be admitted. Those that are too far away are missing. Costs milliseconds;
     /// it does not change the limiter.
-    pub fn foresee(&self, now: Moment, runs: Range<u64>) -> HashMap<Id, Duration> {
-        let mut all: HashMap<Id, Vec<Duration>> = HashMap::new();
+    pub fn foresee(&self, now: Moment, runs: Range<u64>) -> FxHashMap<Id, Duration> {
+        let mut all: FxHashMap<Id, Vec<Duration>> = FxHashMap::default();
         for salt in runs {
             for (id, at) in Dream::new(self.clone(), now, salt).run() {
                 all.entry(id).or_default().push(at);
@@ -149,11 +150,11 @@ impl Dream {
             courses: BTreeMap::new(),
             guests: Vec::new(),
             manners,
-            found: HashMap::new(),
+            found: FxHashMap::default(),
         }
     }
 
-    fn run(mut self) -> HashMap<Id, Duration> {
+    fn run(mut self) -> FxHashMap<Id, Duration> {
         let mut flying: Vec<Id> = self.limiter.flights.keys().copied().collect();
         flying.sort_unstable();
         for id in flying {

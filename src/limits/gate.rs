@@ -11,12 +11,12 @@ use std::time::Duration;
 
 use chrono::{DateTime, NaiveDate, Utc};
 use parking_lot::Mutex;
+use rustc_hash::FxHashMap;
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::limits::ask::{Ask, Refusal, RefusalKind, Ticket};
 use crate::limits::limiter::{Decision, Ending, Id, Limiter, Moment};
-use crate::limits::numbers::ById;
 use crate::limits::options::Options;
 use crate::limits::saved::Saved;
 use crate::limits::snapshot::{Snapshot, Wait};
@@ -36,8 +36,6 @@ pub struct Gate {
 
 struct Shared {
     origin: Instant,
-    /// Seconds of the limiter's clock in a real one.
-    scale: u32,
     /// What the limiter's clock shows at `origin`: late enough for stamps of an earlier process.
     start: Duration,
     wall: fn() -> DateTime<Utc>,
@@ -52,7 +50,7 @@ struct Shared {
 
 struct State {
     limiter: Limiter,
-    waiters: ById<oneshot::Sender<Answer>>,
+    waiters: FxHashMap<Id, oneshot::Sender<Answer>>,
     /// When something can change next.
     wake: Option<Duration>,
     /// What the timer sleeps until: never later than that, often earlier.
@@ -87,13 +85,12 @@ impl Gate {
             .unsigned_abs();
         let shared = Shared {
             origin,
-            scale: options.time_scale.max(1),
             start,
             wall,
             slice: options.window / 240,
             state: Mutex::new(State {
                 limiter: Limiter::new(options, now),
-                waiters: ById::default(),
+                waiters: FxHashMap::default(),
                 wake: None,
                 armed: None,
                 closed: false,
@@ -231,12 +228,12 @@ impl Shared {
     }
 
     fn elapsed(&self) -> Duration {
-        self.start + self.origin.elapsed() * self.scale
+        self.start + self.origin.elapsed()
     }
 
     /// The limiter's time as tokio's. A patience without end is looked at once a day.
     fn instant(&self, at: Duration) -> Instant {
-        let ahead = at.saturating_sub(self.elapsed()) / self.scale;
+        let ahead = at.saturating_sub(self.elapsed());
         Instant::now() + ahead.min(Duration::from_hours(24))
     }
 

@@ -5,9 +5,11 @@
 //! the queue soon is known rather well: the conversations whose answers are running or have just ended. The last returns
 //! are kept as they were; what is expected is drawn from them.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
+
+use rustc_hash::FxHashMap;
 
 use crate::limits::ask::{Ask, Class};
 
@@ -47,7 +49,7 @@ pub(crate) struct Return {
 /// What usually happens.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Habits {
-    away: HashMap<Arc<str>, Away>,
+    away: FxHashMap<Arc<str>, Away>,
     returns: VecDeque<Return>,
     /// Milliseconds from admission to the first token, on average.
     first: Option<u64>,

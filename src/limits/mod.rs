@@ -22,6 +22,7 @@
 //! does.
 
 mod advice;
+mod alarms;
 mod answers;
 mod ask;
 mod bias;
@@ -37,7 +38,6 @@ mod hour;
 mod learn;
 mod limiter;
 mod margin;
-mod numbers;
 mod options;
 mod pool;
 mod queue;

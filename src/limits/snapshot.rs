@@ -55,6 +55,9 @@ pub struct PoolView {
     /// Tokens of the window that another user of the account seems to spend.
     #[serde(default)]
     pub foreign: Dimensions<u64>,
+    /// The unit of the limit headers is a guess that nothing has proven, so what they tell of others may be our own use.
+    #[serde(default)]
+    pub unit_unsure: bool,
     /// Bursts inside the minute are bounded for so long, after a 429 that our account cannot explain; milliseconds.
     #[serde(default)]
     pub cautious_ms: u64,

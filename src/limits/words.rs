@@ -3,7 +3,7 @@
 
 use crate::limits::ask::Budget;
 use crate::limits::pool::TOKEN_BUDGETS;
-use crate::limits::snapshot::{PoolView, Wait};
+use crate::limits::snapshot::{DayView, PoolView, Wait};
 use crate::usage::figures;
 
 /// No window of a minute makes anybody wait this long: something else is wrong, and a number would be a promise.
@@ -65,6 +65,32 @@ impl Wait {
     }
 }
 
+impl DayView {
+    /// Every request is refused until the day ends.
+    pub fn is_full(&self) -> bool {
+        self.left() == 0
+    }
+
+    /// Why a request is refused, and until when.
+    pub fn refusal(&self) -> String {
+        let (until, cap) = (
+            self.resets_at.format("%Y-%m-%d %H:%M UTC"),
+            figures::grouped(self.cap),
+        );
+        match self.left() {
+            0 => format!("refused until {until}: the day's {cap} tokens are used up"),
+            left => format!(
+                "refused until {until}: {} of the day's {cap} tokens are left, too few for it",
+                figures::grouped(left)
+            ),
+        }
+    }
+
+    fn left(&self) -> u64 {
+        self.cap.saturating_sub(self.used + self.held)
+    }
+}
+
 impl PoolView {
     /// Budgets of which far less can be used than the upstream grants, each in one sentence.
     pub fn collapsed(&self) -> Vec<String> {
@@ -73,7 +99,9 @@ impl PoolView {
         (0..3)
             .filter(|&d| usable[d].saturating_mul(COLLAPSED) < limits[d])
             .map(|d| {
-                let why = if others[d] > limits[d] / 2 {
+                let why = if others[d] > limits[d] / 2 && self.unit_unsure {
+                    "its headers say that more is gone than was used; their unit is not certain yet"
+                } else if others[d] > limits[d] / 2 {
                     "another user of the account takes the rest"
                 } else {
                     "the upstream refused more"
@@ -148,6 +176,29 @@ mod tests {
             2,
             0,
             "waits for one request that goes ahead after the upstream's 429, place 2",
+        );
+    }
+
+    #[test]
+    fn the_days_refusal_tells_until_when_and_what_is_left() {
+        let check = |used, held, full, expected: &str| {
+            let day = DayView {
+                used,
+                held,
+                cap: 5000,
+                resets_at: "2026-11-21T00:00:00Z".parse().unwrap(),
+                ..DayView::default()
+            };
+            assert_eq!((day.is_full(), &*day.refusal()), (full, expected));
+        };
+        let spent = "refused until 2026-11-21 00:00 UTC: the day's 5,000 tokens are used up";
+        check(5000, 0, true, spent);
+        check(4000, 2000, true, spent);
+        check(
+            3000,
+            500,
+            false,
+            "refused until 2026-11-21 00:00 UTC: 1,500 of the day's 5,000 tokens are left, too few for it",
         );
     }
 

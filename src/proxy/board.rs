@@ -3,11 +3,12 @@
 //! States are counted, because subagents, titles and compaction run beside the main conversation of a terminal. Every
 //! exchange stands on the board through a guard, so that none can stay behind.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use parking_lot::Mutex;
+use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -42,7 +43,10 @@ pub enum Outcome {
     /// No whole answer came.
     Failed,
     /// The day's cap refused it.
-    Capped,
+    Capped {
+        /// When the day ends.
+        until: DateTime<Utc>,
+    },
 }
 
 /// What is known of one terminal.
@@ -74,6 +78,14 @@ impl Activity {
         self.queued + self.sent + self.streaming + self.backing_off
     }
 
+    /// The day's cap refused its last request, and would refuse it again until this instant.
+    pub fn capped(&self, wall: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        match self.last {
+            Some(Outcome::Capped { until }) if until > wall && self.in_flight() == 0 => Some(until),
+            _ => None,
+        }
+    }
+
     fn count(&mut self, phase: Phase) -> &mut u32 {
         match phase {
             Phase::Queued => &mut self.queued,
@@ -93,7 +105,7 @@ pub struct Board {
 #[derive(Debug)]
 struct Inner {
     /// Each activity is shared with the entries that stand on it, so that a change looks nothing up.
-    terminals: Mutex<HashMap<Arc<str>, Arc<Mutex<Activity>>>>,
+    terminals: Mutex<FxHashMap<Arc<str>, Arc<Mutex<Activity>>>>,
     version: watch::Sender<u64>,
 }
 
@@ -117,8 +129,8 @@ impl Board {
             .unwrap_or_default()
     }
 
-    /// Terminals to whose last tries the upstream gave no answer.
-    pub fn troubled(&self) -> Vec<(Arc<str>, Activity)> {
+    /// Terminals to whose last tries the upstream gave no answer, and those that the day's cap refuses.
+    pub fn hindered(&self) -> Vec<(Arc<str>, Activity)> {
         let all: Vec<_> = {
             let terminals = self.inner.terminals.lock();
             let shared = terminals.iter();
@@ -129,7 +141,9 @@ impl Board {
         let mut found: Vec<_> = all
             .into_iter()
             .map(|(name, activity)| (name, activity.lock().clone()))
-            .filter(|(_, activity)| activity.trouble.is_some())
+            .filter(|(_, it)| {
+                it.trouble.is_some() || matches!(it.last, Some(Outcome::Capped { .. }))
+            })
             .collect();
         found.sort_by(|a, b| a.0.cmp(&b.0));
         found
@@ -309,13 +323,13 @@ mod tests {
         lost.tried("h:1", Some(Failing::Unreachable), Some(Duration::ZERO));
         lost.tried("h:1", Some(Failing::Silent), None);
         drop(lost);
-        let [(name, told)] = &board.troubled()[..] else {
-            panic!("{:?}", board.troubled());
+        let [(name, told)] = &board.hindered()[..] else {
+            panic!("{:?}", board.hindered());
         };
         let trouble = told.trouble.as_ref().unwrap();
         assert_eq!((&**name, trouble.tries, trouble.next), ("run:1", 2, None));
         board.enter(&terminal, None).answered();
-        assert_eq!(board.troubled(), []);
+        assert_eq!(board.hindered(), []);
 
         let late = board.enter(&terminal, None);
         board.forget("run:1");

@@ -4,7 +4,6 @@
 //! which is how the upstream learns to stop. Whoever takes one finds the newest first, for the oldest is the likeliest
 //! to have been closed by the other side. Connections that rested too long are closed when the next one comes.
 
-use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -15,6 +14,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::SendRequest;
 use parking_lot::Mutex;
+use rustc_hash::FxHashMap;
 use tokio::time::Instant;
 
 use crate::upstream::client::SendBody;
@@ -25,7 +25,7 @@ const IDLE: Duration = Duration::from_mins(1);
 /// The resting connections, by scheme, host and port.
 #[derive(Debug, Default)]
 pub(super) struct Pool {
-    resting: Mutex<HashMap<Arc<str>, Vec<Resting>>>,
+    resting: Mutex<FxHashMap<Arc<str>, Vec<Resting>>>,
 }
 
 #[derive(Debug)]

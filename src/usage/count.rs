@@ -8,10 +8,11 @@
 //! The order of calls for a request: [`Estimator::estimate`], any number of times while it waits;
 //! [`Guess::sent_after`] when it waited; [`Estimator::begun`] when the first byte of the answer's content came; [`Estimator::learn`] with the true usage.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128, xxh3_128_with_seed};
@@ -106,6 +107,7 @@ pub struct Estimator {
 struct State {
     fresh: Ratio,
     models: Known<Ratio>,
+    unknown: Hits,
     caches: Known<Hits>,
     sessions: Sessions,
 }
@@ -114,7 +116,7 @@ struct State {
 #[derive(Debug)]
 struct Known<T> {
     /// By the hash of the name, so that no look-up makes a name.
-    things: HashMap<u128, Thing<T>>,
+    things: FxHashMap<u128, Thing<T>>,
     uses: u64,
 }
 
@@ -134,6 +136,7 @@ impl Estimator {
             state: Mutex::new(State {
                 fresh: Ratio::new(fixed),
                 models: Known::default(),
+                unknown: Hits::default(),
                 caches: Known::default(),
                 sessions: Sessions::default(),
             }),
@@ -170,8 +173,7 @@ impl Estimator {
         let prompt = whole(before + ratio.tokens(&new));
 
         let age = now.saturating_duration_since(common.begun);
-        let unknown = Hits::default();
-        let hits = state.caches.get(asked.place).unwrap_or(&unknown);
+        let hits = state.caches.get(asked.place).unwrap_or(&state.unknown);
         let cached = whole((common.tokens * hits.share(age)).floor()).min(prompt);
         let outside = prompt - cached;
         let safety = whole(float(outside) * hits.safety()) + SAFETY_TOKENS;
@@ -306,7 +308,7 @@ fn key(asked: &Asked<'_>) -> u128 {
 impl<T> Default for Known<T> {
     fn default() -> Self {
         Self {
-            things: HashMap::new(),
+            things: FxHashMap::default(),
             uses: 0,
         }
     }

@@ -99,22 +99,26 @@ impl Hits {
     /// Takes neighbours together until no share is above that of a younger age.
     fn weigh(&mut self) {
         // Found, of how many, in how many ages.
-        let mut blocks: Vec<(f64, f64, usize)> = Vec::with_capacity(AGES);
+        let mut blocks = [(0.0, 0.0, 0); AGES];
+        let mut count = 0;
         for &(sum, weight) in &self.counts {
             let mut block = (sum, weight, 1);
-            while let Some(&(before, of, ages)) = blocks.last()
+            while let Some(&(before, of, ages)) = blocks[..count].last()
                 && block.0 * of > before * block.1
             {
-                blocks.pop();
+                count -= 1;
                 block = (block.0 + before, block.1 + of, block.2 + ages);
             }
-            blocks.push(block);
+            blocks[count] = block;
+            count += 1;
         }
-        let shares = blocks.iter().flat_map(|&(sum, weight, ages)| {
-            std::iter::repeat_n((sum / weight).clamp(0.0, MOST), ages)
-        });
-        for (share, weighed) in self.share.iter_mut().zip(shares) {
-            *share = weighed;
+        let mut shares = self.share.iter_mut();
+        for &(sum, weight, ages) in &blocks[..count] {
+            let weighed = (sum / weight).clamp(0.0, MOST);
+            shares
+                .by_ref()
+                .take(ages)
+                .for_each(|share| *share = weighed);
         }
     }
 

@@ -5,8 +5,7 @@
 //! cache need not have it, so two requests that are sent at once with one prefix are both cold. Memory is bounded in
 //! sessions, in chains of a session, and in places of all chains.
 
-use std::collections::HashMap;
-
+use rustc_hash::FxHashMap;
 use tokio::time::Instant;
 
 use crate::usage::ratio::float;
@@ -22,7 +21,7 @@ const PLACES: usize = 1 << 20;
 #[derive(Debug, Default)]
 pub(super) struct Sessions {
     /// By a hash of 128 bits, so that no look-up makes a name.
-    known: HashMap<u128, Session>,
+    known: FxHashMap<u128, Session>,
     places: usize,
 }
 

@@ -8,7 +8,7 @@ use http_body_util::BodyExt;
 use kimiq::limits::{Ask, Options as Limits, Permit};
 use kimiq::proxy::Options;
 use kimiq::upstream::Upstream;
-use kimiq::usage::Asked;
+use kimiq::usage::{Asked, Dimensions};
 use kimiq::wire::Scan;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -17,6 +17,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
 use crate::support::house::{DEADLINE, House, ask};
+use crate::support::time::in_own_time;
 use crate::support::wire::{STREAM, Wire, follow};
 
 const CHAT: &str = "/p/up/v1/chat/completions";
@@ -63,34 +64,32 @@ enum Cost {
     Nothing,
     /// The estimated prompt, so many times: each try that was taken.
     Prompt(u64),
-    /// Either of both, by who was first.
-    AtMostPrompt,
     /// The estimated prompt and some output.
     Output,
     /// As the upstream told.
     Usage,
 }
 
-use Cost::{AtMostPrompt, Nothing, Output, Prompt, Usage};
+use Cost::{Nothing, Output, Prompt, Usage};
 use Phase::{
     Admitted, Awaiting, BackingOff, Connecting, Queued, Receiving, Resting, Sending, Settled,
     Streaming, Told,
 };
 use Way::{ClientGone, Crash, TimeOut};
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_reservation_returns_exactly_once() {
+#[test]
+fn every_reservation_returns_exactly_once() {
     let table = [
         // The upstream knows nothing of it yet, and a slow client may take its time.
         (Receiving, ClientGone, Nothing),
         (Queued, ClientGone, Nothing),
-        (Queued, Crash, AtMostPrompt),
+        (Queued, Crash, Nothing),
         (Queued, TimeOut, Nothing),
-        (Admitted, ClientGone, AtMostPrompt),
-        (Admitted, Crash, AtMostPrompt),
+        (Admitted, ClientGone, Nothing),
+        (Admitted, Crash, Nothing),
         (Connecting, ClientGone, Nothing),
-        (Connecting, Crash, AtMostPrompt),
-        (Connecting, TimeOut, AtMostPrompt),
+        (Connecting, Crash, Nothing),
+        (Connecting, TimeOut, Nothing),
         (Sending, ClientGone, Nothing),
         (Sending, Crash, Nothing),
         (Sending, TimeOut, Nothing),
@@ -116,17 +115,54 @@ async fn every_reservation_returns_exactly_once() {
         (Settled, Crash, Usage),
         (Settled, TimeOut, Usage),
     ];
-    let mut cases = JoinSet::new();
-    for (phase, way, cost) in table {
-        for _ in 0..if phase == Admitted { 20 } else { 1 } {
+    in_own_time(async {
+        let mut cases = JoinSet::new();
+        for (phase, way, cost) in table {
             cases.spawn(check(phase, way, cost));
         }
+        cases.join_all().await;
+    });
+}
+
+/// Turns within which an admitted request is on its way, many times over.
+const TURNS: usize = 100;
+
+/// A client may go in any instant between the admission and the last byte of the request: it costs nothing until then,
+/// and its prompt from then on.
+#[test]
+fn a_client_that_goes_while_it_is_admitted_costs_nothing_or_its_prompt() {
+    let mut costs = Vec::new();
+    for turns in 0..TURNS {
+        let (used, estimate) = in_own_time(end(Admitted, ClientGone, turns));
+        assert!([0, estimate].contains(&used.prompt), "{turns}: {used:?}");
+        assert_eq!(used.generated, 0, "{turns}");
+        costs.push(used.prompt > 0);
     }
-    cases.join_all().await;
+    assert!(
+        costs.is_sorted() && !costs[0] && costs[TURNS - 1],
+        "{costs:?}"
+    );
 }
 
 async fn check(phase: Phase, way: Way, cost: Cost) {
-    let name = format!("{phase:?}, {way:?}");
+    let (used, estimate) = end(phase, way, 0).await;
+    let (prompt, generated) = (used.prompt, used.generated);
+    let right = match cost {
+        Nothing => (prompt, generated) == (0, 0),
+        Prompt(tries) => (prompt, generated) == (tries * estimate, 0),
+        Output => prompt == estimate && generated > 100,
+        Usage => (prompt, generated) == (12, 3),
+    };
+    assert!(
+        right,
+        "{phase:?}, {way:?}: {used:?}, estimated {estimate}, not {cost:?}"
+    );
+}
+
+/// Brings an exchange into a phase and ends it, so many turns after nobody holds the room any more. Returns what it
+/// counts as, and what its prompt was estimated at.
+async fn end(phase: Phase, way: Way, turns: usize) -> (Dimensions<u64>, u64) {
+    let name = format!("{phase:?}, {way:?}, {turns}");
     let upstream = Scripted::start(phase);
     let house = house(&upstream, phase, way).await;
     let body = body(phase);
@@ -134,12 +170,14 @@ async fn check(phase: Phase, way: Way, cost: Cost) {
     let (mut exchange, permit) = reach(&house, &upstream, phase, way, &body).await;
     match way {
         ClientGone => {
-            // Both in one instant where the phase is one.
             drop(permit);
+            for _ in 0..turns {
+                tokio::task::yield_now().await;
+            }
             exchange.client.abort();
         }
         Crash => {
-            upstream.end();
+            upstream.end().await;
             drop(permit);
             exchange.ended(&name).await;
         }
@@ -159,18 +197,7 @@ async fn check(phase: Phase, way: Way, cost: Cost) {
     let booked = house.proxy.ledger.today().1.tokens;
     assert_eq!(booked.dimensions(), used, "{name}: ledger and windows");
     assert_eq!(house.spent(), booked, "{name}: board and ledger");
-    let (prompt, generated) = (used.prompt, used.generated);
-    let right = match cost {
-        Nothing => (prompt, generated) == (0, 0),
-        Prompt(tries) => (prompt, generated) == (tries * estimate, 0),
-        AtMostPrompt => generated == 0 && (prompt == 0 || prompt == estimate),
-        Output => prompt == estimate && generated > 100,
-        Usage => (prompt, generated) == (12, 3),
-    };
-    assert!(
-        right,
-        "{name}: {used:?}, estimated {estimate}, not {cost:?}"
-    );
+    (used, estimate)
 }
 
 /// Half a megabyte does not fit into the buffers of a connection that is made small; a word fits anywhere.
@@ -377,14 +404,15 @@ impl Scripted {
     }
 
     /// The process is gone: its connections are reset, and nobody listens.
-    fn end(&self) {
+    async fn end(mut self) {
         self.task.abort();
+        drop((&mut self.task).await);
     }
 }
 
 impl Drop for Scripted {
     fn drop(&mut self) {
-        self.end();
+        self.task.abort();
     }
 }
 

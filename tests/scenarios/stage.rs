@@ -1,6 +1,7 @@
 //! The stage of the scenarios: the simulated upstream, kimiq's proxy in front of it, and clients that hold conversations,
-//! all on real sockets, in a time that passes faster than the real one.
+//! all on real sockets.
 use std::collections::HashMap;
+use std::fmt;
 use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +13,6 @@ use kimiq::simulator::{Options as Upstream, Simulator, TruthRecord, declared};
 use kimiq::usage::Dimensions;
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use crate::support::house::{House, ask};
@@ -24,50 +24,45 @@ pub(crate) const START: Dimensions<u64> = Dimensions {
     generated: 36_000,
 };
 
-/// Longest that one request may take in real time, on a machine that is busy with other things.
+/// Longest that one request may take.
 const PATIENCE: Duration = Duration::from_mins(5);
-
-/// What the machine may take from one socket to the other, in real time. Time is scaled and this is not, so the guard of
-/// the windows is made of it.
-const SKEW: Duration = Duration::from_millis(100);
 
 /// English of coding agents has about so many bytes per thousand Kimi tokens.
 const BYTES_PER_THOUSAND: u64 = 4_700;
-
-/// Mean lateness of a timer up to which times are judged: a third of a simulated second where time is scaled by 20.
-const CALM: Duration = Duration::from_millis(15);
 
 /// Failures in a row after which a client gives up for good.
 const GIVES_UP: u32 = 20;
 
 const CHAT: &str = "/p/up/v1/chat/completions";
 
+/// An upstream whose answers come so fast that they are not what anybody waits for, in tokens per second.
+pub(crate) fn fast() -> Upstream {
+    Upstream {
+        decode_pace: 100.0,
+        ..Upstream::default()
+    }
+}
+
 /// Upstream and proxy.
 pub(crate) struct Stage {
     pub(crate) simulator: Simulator,
     pub(crate) house: House,
-    scale: u32,
-    begun: Instant,
-    /// How much later than due clients came back from their thinking, and how often they did.
-    late: Mutex<(Duration, u32)>,
     keys: Mutex<HashMap<String, String>>,
 }
 
 impl Stage {
-    /// Opens both, with time `scale` times as fast as real time.
-    pub(crate) async fn open(scale: u32, upstream: Upstream, limits: Limits) -> Arc<Self> {
-        Self::open_at(scale, upstream, limits, kimiq::clock::wall).await
+    /// Opens both.
+    pub(crate) async fn open(upstream: Upstream) -> Arc<Self> {
+        Self::with(upstream, Limits::default(), kimiq::clock::wall).await
     }
 
-    /// The same with a time of day of its own.
-    pub(crate) async fn open_at(
-        scale: u32,
+    /// The same with settings of the limiter, and a time of day of its own.
+    pub(crate) async fn with(
         upstream: Upstream,
         limits: Limits,
         wall: fn() -> chrono::DateTime<chrono::Utc>,
     ) -> Arc<Self> {
         let upstream = Upstream {
-            time_scale: f64::from(scale),
             event_tokens: upstream.event_tokens.max(64),
             // Nobody draws five times as slow an answer in a scenario that is about budgets.
             slow_share: 0.0,
@@ -76,59 +71,12 @@ impl Stage {
         let simulator = Simulator::start(upstream, &TaskTracker::new())
             .await
             .unwrap();
-        let begun = Instant::now();
-        let options = Options {
-            retry_pause: Options::default().retry_pause / scale,
-            ..Options::default()
-        };
-        let limits = Limits {
-            time_scale: scale,
-            guard: Some(SKEW * scale),
-            ..limits
-        };
-        let house = House::at(simulator.addr(), options, limits, wall).await;
+        let house = House::at(simulator.addr(), Options::default(), limits, wall).await;
         Arc::new(Self {
             simulator,
             house,
-            scale,
-            begun,
-            late: Mutex::default(),
             keys: Mutex::default(),
         })
-    }
-
-    /// Simulated time since the opening.
-    pub(crate) fn elapsed(&self) -> Duration {
-        self.begun.elapsed() * self.scale
-    }
-
-    /// A client thinks, runs a tool, or reads for so long.
-    pub(crate) async fn think(&self, time: Duration) {
-        let begun = Instant::now();
-        let time = time / self.scale;
-        tokio::time::sleep(time).await;
-        let mut late = self.late.lock();
-        late.0 += begun.elapsed().saturating_sub(time);
-        late.1 += 1;
-    }
-
-    /// How much later than due clients came back from their thinking, on average and in real time.
-    pub(crate) fn lateness(&self) -> Duration {
-        let (sum, count) = *self.late.lock();
-        sum / count.max(1)
-    }
-
-    /// Whether the machine had time for this test. Where it had not, the shares of a minute that are used say nothing about
-    /// kimiq, and the counts of answers and refusals are all that is judged.
-    pub(crate) fn is_calm(&self) -> bool {
-        let mean = self.lateness();
-        let calm = mean < CALM;
-        if !calm {
-            println!(
-                "the machine is busy: clients came back {mean:?} late, and times are not judged"
-            );
-        }
-        calm
     }
 
     /// The only pool.
@@ -148,7 +96,6 @@ impl Stage {
     pub(crate) async fn truth(&self) -> Truth {
         self.house.until_nothing_is_held().await;
         Truth {
-            scale: self.scale,
             records: self.simulator.truth(),
         }
     }
@@ -156,21 +103,19 @@ impl Stage {
 
 /// What happened at the upstream.
 pub(crate) struct Truth {
-    scale: u32,
     pub(crate) records: Vec<TruthRecord>,
 }
 
 impl Truth {
-    /// Requests that were refused with this status from this minute on.
-    pub(crate) fn refused(&self, status: u16, from: f64) -> usize {
-        let times = self.times(status).into_iter();
-        times.filter(|at| *at >= from).count()
+    /// Requests that were refused with this status.
+    pub(crate) fn refused(&self, status: u16) -> usize {
+        self.times(status).len()
     }
 
     /// When requests were refused with this status, in minutes.
     pub(crate) fn times(&self, status: u16) -> Vec<f64> {
         let all = self.records.iter().filter(|it| it.status == status);
-        all.map(|it| self.minute(it.ended)).collect()
+        all.map(|it| minute(it.ended)).collect()
     }
 
     /// Tokens of all answered requests.
@@ -178,14 +123,9 @@ impl Truth {
         self.tokens(0.0, f64::MAX)
     }
 
-    /// Simulated minute.
-    pub(crate) fn minute(&self, at: f64) -> f64 {
-        at * f64::from(self.scale) / 60.0
-    }
-
     /// Tokens of answered requests that were over in these minutes.
     pub(crate) fn tokens(&self, from: f64, until: f64) -> Dimensions<u64> {
-        let inside = |it: &&TruthRecord| (from..until).contains(&self.minute(it.ended));
+        let inside = |it: &&TruthRecord| (from..until).contains(&minute(it.ended));
         let mut sum = [0; 3];
         for record in self
             .records
@@ -199,16 +139,21 @@ impl Truth {
         Dimensions::from_array(sum)
     }
 
+    /// Answers.
+    pub(crate) fn answers(&self) -> usize {
+        self.answers_in(0.0, f64::MAX)
+    }
+
     /// Answers that were over in these minutes.
-    pub(crate) fn answers(&self, from: f64, until: f64) -> usize {
-        let inside = |it: &&TruthRecord| (from..until).contains(&self.minute(it.ended));
+    pub(crate) fn answers_in(&self, from: f64, until: f64) -> usize {
+        let inside = |it: &&TruthRecord| (from..until).contains(&minute(it.ended));
         let all = self.records.iter().filter(inside);
         all.filter(|it| it.status == 200).count()
     }
 
     /// When the last request was over, in minutes.
     pub(crate) fn end(&self) -> f64 {
-        let ends = self.records.iter().map(|it| self.minute(it.ended));
+        let ends = self.records.iter().map(|it| minute(it.ended));
         ends.fold(0.0, f64::max)
     }
 
@@ -221,6 +166,16 @@ impl Truth {
         };
         answered().map(|it| at(it.arrival)).max().unwrap_or(0)
     }
+}
+
+/// Somebody thinks, runs a tool, or reads for so many seconds.
+pub(crate) async fn think(seconds: u64) {
+    tokio::time::sleep(Duration::from_secs(seconds)).await;
+}
+
+/// The minute of a second.
+pub(crate) fn minute(second: f64) -> f64 {
+    second / 60.0
 }
 
 /// `part` of `whole`.
@@ -262,18 +217,60 @@ pub(crate) struct Crowd {
     pub(crate) grows: bool,
 }
 
+/// What became of a crowd.
+pub(crate) struct Played {
+    pub(crate) stage: Arc<Stage>,
+    pub(crate) truth: Truth,
+    /// Requests that brought no answer.
+    pub(crate) failures: usize,
+    /// Answers of the upstream with 429.
+    pub(crate) throttled: usize,
+    /// When all was over, in minutes.
+    pub(crate) end: f64,
+}
+
+impl fmt::Display for Played {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (answers, end) = (self.truth.answers(), self.end);
+        let (failures, throttled) = (self.failures, self.throttled);
+        write!(
+            f,
+            "{answers} answers in {end:.2} min, {failures} failures, {throttled} 429"
+        )
+    }
+}
+
 impl Crowd {
+    /// Plays all terminals to their ends before this upstream.
+    pub(crate) async fn before(self, upstream: Upstream) -> Played {
+        self.before_as(upstream, |_, _| {}).await
+    }
+
+    /// The same with sessions made different by their number.
+    pub(crate) async fn before_as(
+        self,
+        upstream: Upstream,
+        change: impl Fn(u64, &mut Session),
+    ) -> Played {
+        let stage = Stage::open(upstream).await;
+        let failures = self.play_as(&stage, change).await;
+        let truth = stage.truth().await;
+        Played {
+            throttled: truth.refused(429),
+            end: truth.end(),
+            stage,
+            truth,
+            failures,
+        }
+    }
+
     /// Plays all terminals to their ends, and counts the requests that brought no answer.
     pub(crate) async fn play(self, stage: &Arc<Stage>) -> usize {
         self.play_as(stage, |_, _| {}).await
     }
 
     /// The same with sessions made different by their number.
-    pub(crate) async fn play_as(
-        self,
-        stage: &Arc<Stage>,
-        change: impl Fn(u64, &mut Session),
-    ) -> usize {
+    async fn play_as(self, stage: &Arc<Stage>, change: impl Fn(u64, &mut Session)) -> usize {
         let mut terminals = JoinSet::new();
         let (least, most) = self.prompts;
         for number in 0..self.terminals {
@@ -286,7 +283,7 @@ impl Crowd {
                 let mut failures = 0;
                 for turn in 0..self.turns {
                     failures += session.insist(self.answer(number, turn), 700).await;
-                    session.stage.think(Duration::from_secs(self.think)).await;
+                    think(self.think).await;
                 }
                 failures
             });
@@ -375,7 +372,7 @@ impl Session {
         let mut failures = 0;
         while self.turn(output, more).await != 200 {
             let pause = Duration::from_millis(500) * 2_u32.pow(failures.min(6));
-            self.stage.think(pause).await;
+            tokio::time::sleep(pause).await;
             failures += 1;
             assert!(failures < GIVES_UP, "{} gets no answer", self.id);
         }
@@ -390,10 +387,4 @@ fn text(name: &str, tokens: u64) -> String {
     let mut text = format!("{name}: ");
     text.extend(WORDS.chars().cycle().take(bytes.saturating_sub(text.len())));
     text
-}
-
-/// Whether so many 429 are what the stack's own lateness brings where time passes 20 to 60 times as fast: the guard of 250 ms
-/// is then a few real milliseconds. A limiter that is wrong gets tens of percent.
-pub(crate) fn few(refused: usize, answers: usize) -> bool {
-    refused * 20 <= answers
 }

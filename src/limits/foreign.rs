@@ -179,7 +179,7 @@ mod tests {
         check(&[800, 800, 600, 600, 600], 400);
         // Else a rise at once, a fall when it is the rule.
         check(&[20, 600, 800, 800], 600);
-        check(&[20, 800, 800, 600, 600], 600);
+        check(&[20, 800, 800, 600], 600);
         // One that errs, and ones that see only their own part of our use.
         check(&[600, 600, 1000, 600, 600], 400);
         check(&[20, 600, 30, 600, 20], 400);

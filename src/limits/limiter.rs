@@ -9,20 +9,21 @@
 //! corrected when the upstream tells its usage. Budgets that the upstream may charge at the end are counted a second time,
 //! then.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, NaiveDate, Utc};
 use rustc_hash::FxHashMap;
 
+use crate::limits::alarms::Alarms;
 use crate::limits::answers::Refused;
 use crate::limits::ask::{Ask, Budget, Refusal, RefusalKind, Ticket};
 use crate::limits::daily::Daily;
 use crate::limits::flight::Flight;
 use crate::limits::foresee::Foretold;
 use crate::limits::options::Options;
-use crate::limits::pool::{Pool, Quiet, price, service};
+use crate::limits::pool::{Pool, Quiet, Sent, price, service};
 use crate::limits::queue::{Spot, Waiting};
 use crate::limits::requests::Requests;
 use crate::limits::saved::{Saved, VERSION};
@@ -81,7 +82,7 @@ pub struct Limiter {
     pub(crate) requests: Requests,
     pub(crate) daily: Daily,
     pub(crate) queued: FxHashMap<Id, (Arc<str>, Spot)>,
-    pub(crate) deadlines: BTreeSet<(Duration, Id)>,
+    pub(crate) deadlines: Alarms<Id>,
     pub(crate) flights: FxHashMap<Id, Flight>,
     next: Id,
     closed: bool,
@@ -103,7 +104,7 @@ impl Limiter {
             options,
             pools: BTreeMap::new(),
             queued: FxHashMap::default(),
-            deadlines: BTreeSet::new(),
+            deadlines: Alarms::default(),
             flights: FxHashMap::default(),
             next: 1,
             closed: false,
@@ -118,8 +119,13 @@ impl Limiter {
     }
 
     /// When to call [`Limiter::tick`] if nothing else happens before.
-    pub fn next_wake(&self, now: Moment) -> Option<Duration> {
-        let busy = self.pools.values().filter(|pool| !pool.queue.is_empty());
+    pub fn next_wake(&mut self, now: Moment) -> Option<Duration> {
+        let queued = &self.queued;
+        let deadline = self
+            .deadlines
+            .next(queued.len(), |id| queued.contains_key(&id));
+        let all = self.pools.values_mut();
+        let busy = all.filter(|pool| !pool.queue.is_empty());
         let pools = busy.flat_map(|pool| {
             let look = match pool.quiet {
                 Quiet::Until(at) => Some(at),
@@ -129,7 +135,6 @@ impl Limiter {
             };
             look.into_iter().chain(pool.queue.next_clock())
         });
-        let deadline = self.deadlines.first().map(|&(at, _)| at);
         pools.chain(deadline).min()
     }
 
@@ -149,7 +154,7 @@ impl Limiter {
         pool.budgeted = ask.budgeted;
         pool.habits.came(&ask, now.at);
         let bounds = pool.bounds(self.options.output_reserve, ask.max_tokens);
-        let generated = pool.outputs.need(ask.class, bounds);
+        let generated = pool.outputs.need(bounds);
         if !self.daily.fits(ask.prompt.saturating_add(generated)) {
             self.refuse_daily(id, now);
             return id;
@@ -185,7 +190,7 @@ impl Limiter {
             bonus: 0,
         };
         price(&mut waiting, &pool.caps.flow, now.at, pool.rescue());
-        self.deadlines.insert((waiting.deadline, id));
+        self.deadlines.set(waiting.deadline, id);
         let rescue = pool.rescue();
         let spot = pool.queue.push((ticket.order, id), waiting, rescue);
         pool.quiet = Quiet::Unknown;
@@ -263,7 +268,12 @@ impl Limiter {
             pool.held[d] -= amount;
             flight.prompt[d] = Some(pool.spend(d, amount, now.at));
         }
-        pool.is_sent([flight.estimate[0], flight.estimate[1]], now.at);
+        pool.hoped_held -= flight.hoped;
+        pool.untold.push_back(Sent {
+            at: now.at,
+            estimate: [flight.estimate[0], flight.estimate[1]],
+            hoped: flight.hoped,
+        });
         pool.aging.push_back((now.at + pool.span, id));
         pool.quiet = Quiet::Unknown;
     }
@@ -321,6 +331,8 @@ impl Limiter {
         for d in 0..2 {
             pool.held[d] -= flight.held[d];
         }
+        pool.hoped -= flight.hoped;
+        pool.hoped_held -= if flight.sent { 0 } else { flight.hoped };
         pool.expect(Some(flight.rest), None);
         let spent = flight.cost(ending);
         let costs = spent.dimensions().into_array();
@@ -561,12 +573,10 @@ impl Limiter {
         let Some(pool) = self.pools.get_mut(name) else {
             return;
         };
-        let rescue = pool.rescue();
-        let Some(waiting) = pool.queue.serve(spot, rescue) else {
+        let Some(waiting) = pool.queue.serve(spot) else {
             return;
         };
         self.queued.remove(&id);
-        self.deadlines.remove(&(waiting.deadline, id));
         let bounds = pool.bounds(self.options.output_reserve, waiting.max_tokens);
         let rest = pool.outputs.rest(waiting.class, waiting.need[2], 0, bounds);
         pool.expect(None, Some(rest));
@@ -574,6 +584,9 @@ impl Limiter {
         let estimate = [waiting.need[0], waiting.expected[1], waiting.need[2]];
         (0..2).for_each(|d| pool.held[d] += estimate[d]);
         (0..3).for_each(|d| pool.flying[d] += estimate[d]);
+        let hoped = waiting.need[1].saturating_sub(estimate[1]);
+        pool.hoped += hoped;
+        pool.hoped_held += hoped;
         pool.in_flight += 1;
         pool.quiet = Quiet::Unknown;
         pool.admitted(&waiting, now.at);
@@ -597,6 +610,7 @@ impl Limiter {
             scout: pool.brake.admitted(),
             estimate,
             cached: waiting.cached,
+            hoped,
             max_tokens: waiting.max_tokens,
             held: [estimate[0], estimate[1]],
             rest,
@@ -611,9 +625,8 @@ impl Limiter {
             chunks: Vec::new(),
         };
         self.flights.insert(id, flight);
-        // What is held raises the doubt, for whoever is next.
         if !pool.queue.is_empty() {
-            pool.refresh(&self.options, now.at);
+            pool.doubt_anew(&self.options, now.at);
         }
         self.decisions.push(Decision::Admit(id));
     }
@@ -621,28 +634,25 @@ impl Limiter {
     /// Refuses what waited too long. Returns whether anything left a queue.
     fn expire_deadlines(&mut self, now: Moment) -> bool {
         let mut any = false;
-        while let Some(&(deadline, id)) = self.deadlines.first()
-            && deadline <= now.at
-        {
-            let wait = self.why(id, now);
+        while let Some(id) = self.deadlines.due(now.at) {
+            let Some(wait) = self.why(id, now) else {
+                continue;
+            };
             self.dequeue(id);
-            if let Some(wait) = wait {
-                self.refuse_late(id, wait);
-            }
+            self.refuse_late(id, wait);
             any = true;
         }
         any
     }
 
-    fn dequeue(&mut self, id: Id) -> Option<Waiting> {
+    fn dequeue(&mut self, id: Id) -> Option<Box<Waiting>> {
         let (name, spot) = self.queued.remove(&id)?;
         let pool = self.pools.get_mut(&name)?;
-        let waiting = pool.queue.remove(spot, pool.rescue())?;
+        let waiting = pool.queue.remove(spot)?;
         pool.quiet = Quiet::Unknown;
         if pool.queue.is_empty() {
             pool.bound = None;
         }
-        self.deadlines.remove(&(waiting.deadline, id));
         Some(waiting)
     }
 

@@ -30,9 +30,6 @@ pub(crate) const UNLIMITED: u64 = 1 << 50;
 
 /// Streams are taken to be this much faster than those seen, percent: what comes sooner needs room sooner.
 const SPEED_PERCENT: u64 = 110;
-/// Part of the limit by which outputs may be foreseen to overdraw the window. Only admissions are refused for what is in
-/// it, so an overdraft makes others wait and costs nothing; after a 429 that nothing explains none is accepted.
-const OVERDRAFT: u64 = 2;
 /// Part of a window by which those who fit may delay a head.
 const GENEROUS: u32 = 4;
 /// Retries that admissions earn, in thousandths: one in ten, ten at once.
@@ -61,12 +58,22 @@ pub(crate) struct Caps {
     pub(crate) inner: Option<[u64; 3]>,
 }
 
+/// A request that was sent: when, what was estimated, and what of its prompt the cache may hold or not.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sent {
+    pub(crate) at: Duration,
+    pub(crate) estimate: [u64; 2],
+    pub(crate) hoped: u64,
+}
+
 /// Account and model.
 #[derive(Clone, Debug)]
 pub(crate) struct Pool {
     pub(crate) span: Duration,
     pub(crate) inner_span: Duration,
     pub(crate) at_end: [bool; 3],
+    /// Parts of the limits that may be used, before others' use and doubt are taken off.
+    shares: [u64; 3],
     pub(crate) caps: Caps,
     pub(crate) logs: [Log; 3],
     /// The same tokens counted when answers end; empty for budgets that no upstream charges so.
@@ -75,8 +82,7 @@ pub(crate) struct Pool {
     pub(crate) overdue: [u64; 3],
     /// Prompt tokens of requests that were admitted and not yet sent.
     pub(crate) held: [u64; 2],
-    /// Expected rests of the answers in flight, the shortest first; their sum, and that of their variances.
-    rests: Vec<u64>,
+    /// Sum of the expected rests of the answers in flight, and that of their variances.
     rest: (u64, u128),
     /// The mean with one deviation more.
     rest_held: u64,
@@ -97,9 +103,12 @@ pub(crate) struct Pool {
     pub(crate) foreign: [Foreign; 3],
     /// Tokens of each budget that the upstream counts beyond our account.
     pub(crate) others: [u64; 3],
-    /// Of the prompt budgets, how far estimates are off, and what was sent that no answer told of yet: when, and estimates.
+    /// Of the prompt budgets, how far estimates are off, and what was sent that no answer told of yet.
     pub(crate) bias: [Bias; 2],
-    pub(crate) untold: VecDeque<(Duration, [u64; 2])>,
+    pub(crate) untold: VecDeque<Sent>,
+    /// Tokens that the prompt cache may hold, or may not, of what is in flight, and of that part of it that was not sent.
+    pub(crate) hoped: u64,
+    pub(crate) hoped_held: u64,
     /// What the last answer told: when, and for each budget what was left.
     pub(crate) told: Option<(Duration, [Option<u64>; 3])>,
     pub(crate) margin: Margin,
@@ -125,12 +134,12 @@ impl Pool {
             span: options.span(),
             inner_span: options.span() / 6,
             at_end: options.charged_at_end.into_array(),
+            shares: [0; 3],
             caps: Caps::default(),
             logs: Default::default(),
             ended: Default::default(),
             overdue: [0; 3],
             held: [0; 2],
-            rests: Vec::new(),
             rest: (0, 0),
             rest_held: 0,
             fixed: options.output_reserve.is_some(),
@@ -146,6 +155,8 @@ impl Pool {
             others: [0; 3],
             bias: Default::default(),
             untold: VecDeque::new(),
+            hoped: 0,
+            hoped_held: 0,
             told: None,
             margin: Margin::new(options.ratio, options.window, now),
             brake: Brake::default(),
@@ -227,7 +238,7 @@ impl Pool {
         while self
             .untold
             .front()
-            .is_some_and(|&(at, _)| at + self.span <= now)
+            .is_some_and(|sent| sent.at + self.span <= now)
         {
             self.untold.pop_front();
         }
@@ -237,25 +248,32 @@ impl Pool {
     pub(crate) fn refresh(&mut self, options: &Options, now: Duration) {
         let limits = self.limits(options);
         self.others = self.uncounted(&limits, options.window, now);
-        let cautious = self.caution.is_on(now);
-        let ramp = if cautious { self.used.ramp() } else { [0; 3] };
-        let bound = |d: usize, cap: u64, doubt: u64| {
-            // A tenth of it stays ours at the least: what is inferred of others may be wrong.
-            let own = cap
-                .saturating_sub(self.others[d] + doubt)
-                .max(cap / 10)
-                .max(1);
-            if cautious {
-                own.min(ramp[d].max(own / 2))
-            } else {
-                own
-            }
-        };
+        self.shares = limits.map(|limit| self.margin.of(limit));
+        self.caps.end = std::array::from_fn(|d| {
+            let share = self.margin.of_truth(limits[d]);
+            self.own(d, share, 0, now)
+        });
+        self.doubt_anew(options, now);
+    }
+
+    /// Takes off what estimates may be wrong by: each admission adds to it.
+    pub(crate) fn doubt_anew(&mut self, options: &Options, now: Duration) {
         let doubt = self.doubt(options.window, now);
-        let flow = std::array::from_fn(|d| bound(d, self.margin.of(limits[d]), doubt[d]));
-        let end = std::array::from_fn(|d| bound(d, self.margin.of_truth(limits[d]), 0));
-        let inner = cautious.then(|| self.caution.inner(&flow));
-        self.caps = Caps { flow, end, inner };
+        self.caps.flow = std::array::from_fn(|d| self.own(d, self.shares[d], doubt[d], now));
+        let cautious = self.caution.is_on(now);
+        self.caps.inner = cautious.then(|| self.caution.inner(&self.caps.flow));
+    }
+
+    /// What of a share is ours, less so much. A tenth of it stays ours at the least: what is inferred of others may be
+    /// wrong. After 429s that nothing explains it grows step by step.
+    fn own(&self, d: usize, share: u64, less: u64, now: Duration) -> u64 {
+        let left = share.saturating_sub(self.others[d] + less);
+        let own = left.max(share / 10).max(1);
+        if self.caution.is_on(now) {
+            own.min(self.used.ramp(d).max(own / 2))
+        } else {
+            own
+        }
     }
 
     /// Time before a prompt cache is lost in which its request is rescued.
@@ -306,38 +324,19 @@ impl Pool {
             .max(if self.binds_at_end(d) { ended } else { 0 })
     }
 
-    /// What is taken of each budget, given that outputs take their time and find the room that is free by then.
-    pub(crate) fn flowing(&self, now: Duration) -> [u64; 3] {
-        let full = self.taken(2);
-        let speed = self.speed * SPEED_PERCENT / 100;
-        let generated = if self.fixed || speed == 0 || full <= self.caps.flow[2] / 2 {
-            full
+    /// What is taken of each budget. Of outputs only what came binds: an upstream refuses admissions for what it has counted,
+    /// so what running answers bring later makes others wait and costs nothing. Their expected rests bind while no stream
+    /// was seen, and where the user sets the reserve.
+    pub(crate) fn flowing(&self) -> [u64; 3] {
+        let held = self.held(2);
+        let unseen = if self.fixed || self.speed == 0 {
+            held
         } else {
-            let (held, mean) = (self.held(2), self.rest.0.max(1));
             // What came in the last second is not counted yet: chunks and reports of them take their time.
-            let streams = self.in_flight as u64;
-            let unseen = (speed * streams / 1000).min(held);
-            let (mut ended, mut done) = (0, 0);
-            // Each stream brings its rest at the common speed; the deviation comes along in proportion.
-            let flow = |millis: u64| {
-                let each = speed * millis / 1_000_000;
-                while let Some(&rest) = self.rests.get(ended)
-                    && rest <= each
-                {
-                    done += rest;
-                    ended += 1;
-                }
-                (done + (self.rests.len() - ended) as u64 * each) * held / mean
-            };
-            let peak = self.logs[2].peak(held, flow, now, self.span);
-            let credit = if self.caution.is_on(now) {
-                0
-            } else {
-                self.caps.flow[2] / OVERDRAFT
-            };
-            self.logs[2].sum() + peak.saturating_sub(credit).max(unseen)
+            let speed = self.speed * SPEED_PERCENT / 100;
+            (speed * self.in_flight as u64 / 1000).min(held)
         };
-        [self.taken(0), self.taken(1), generated]
+        [self.taken(0), self.taken(1), self.logs[2].sum() + unseen]
     }
 
     /// Who goes now; remembers until when nobody can.
@@ -397,15 +396,10 @@ impl Pool {
         if let Some(rest) = before {
             self.rest.0 -= rest.mean;
             self.rest.1 -= u128::from(rest.variance);
-            if let Ok(index) = self.rests.binary_search(&rest.mean) {
-                self.rests.remove(index);
-            }
         }
         if let Some(rest) = after {
             self.rest.0 += rest.mean;
             self.rest.1 += u128::from(rest.variance);
-            let index = self.rests.partition_point(|&one| one <= rest.mean);
-            self.rests.insert(index, rest.mean);
         }
         let (mean, variance) = self.rest;
         // Wide square roots are slow, and rarely needed.

@@ -78,7 +78,7 @@ impl Codec for Chat {
         for piece in &chunk.delta.pieces {
             answer.push(piece.clone(), &mut events);
         }
-        if chunk.delta.repairs.is_empty() && shows(&chunk.delta.pieces, &events) {
+        if chunk.delta.repairs.is_empty() && shows(&chunk.delta.pieces, &events, answer.calls()) {
             self.learn(data, &chunk.delta.pieces);
             return false;
         }
@@ -112,8 +112,8 @@ impl Chat {
     }
 }
 
-/// Whether the events show just these pieces.
-fn shows(pieces: &[Piece], events: &[Event]) -> bool {
+/// Whether the events show just these pieces, when so many calls have begun.
+fn shows(pieces: &[Piece], events: &[Event], calls: usize) -> bool {
     let mut events = events
         .iter()
         .filter(|event| !matches!(event, Event::CallEnd { .. }));
@@ -128,6 +128,7 @@ fn shows(pieces: &[Piece], events: &[Event]) -> bool {
                     if Some(*index) == slot && part.id.as_ref() == Some(id) && part.name.as_ref() == Some(name));
             let arguments = part.arguments.as_ref().filter(|text| !text.is_empty());
             begins
+                && slot.is_some_and(|slot| slot < calls)
                 && arguments.is_none_or(|arguments| {
                     matches!(events.next(), Some(Event::CallArguments { index, text })
                         if Some(*index) == slot && text == arguments)
@@ -455,7 +456,7 @@ pub(super) fn whole(body: &[u8], answer: &mut Answer) -> Option<Vec<u8>> {
         }
         answer.push(piece.clone(), &mut events);
     }
-    if said.repairs.is_empty() && shows(&said.pieces, &events) {
+    if said.repairs.is_empty() && shows(&said.pieces, &events, answer.calls()) {
         return None;
     }
     let message = Message::of(&events);

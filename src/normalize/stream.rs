@@ -110,6 +110,11 @@ impl Repairer {
         self.answer.repairs()
     }
 
+    /// How many bytes are held: undecided, waiting for a call's end, or remembered to tell copies.
+    pub fn held(&self) -> usize {
+        self.held.len() + self.answer.held()
+    }
+
     fn repair(&mut self, chunk: &Bytes, out: &mut Vec<Bytes>) {
         let mut at = 0;
         // Events from here on leave as they are.

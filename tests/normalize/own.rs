@@ -5,7 +5,8 @@
 
 use serde_json::{Value, json};
 
-use crate::upstream::chunk;
+use crate::client::Seen;
+use crate::upstream::{Wire, bytes, chunk, rules, stream, whole};
 use crate::vectors::check;
 
 const MODEL: &str = "accounts/fireworks/models/kimi-k2p6";
@@ -50,6 +51,28 @@ fn in_a_talk_about_markers_only_whole_canonical_sections_are_calls() {
 #[test]
 fn in_a_talk_about_tags_stray_ones_stay() {
     all_pass("tags", &talk("what is [/T] for?"));
+}
+
+#[test]
+fn the_markup_of_k3_is_read() {
+    all_pass("k3", &json!({"model": "moonshotai/kimi-k3"}));
+}
+
+#[test]
+fn a_thought_that_is_only_closed_is_one_in_a_whole_body() {
+    for (model, text) in [
+        ("kimi-k3", "so<|close|>think<|sep|>Yes."),
+        (MODEL, "(no content)so[/T]Yes."),
+    ] {
+        let rules = rules(model, &tools(), &Value::Null);
+        let body = json!({"choices": [{"index": 0, "message": {"content": long(text)}, "finish_reason": "stop"}]});
+        let seen = Seen::body(&whole(&rules, body.to_string().as_bytes()).0);
+        assert_eq!((&*seen.reasoning, &*seen.content), ("so", "Yes."));
+        // In a stream what was sent stays content, and only the tag goes.
+        let events = [chunk(model, json!({"content": long(text)}), Some("stop"))];
+        let seen = Seen::stream(&stream(&rules, &bytes(&events, Wire::default()), 0).0);
+        assert_eq!((&*seen.reasoning, &*seen.content), ("", "soYes."));
+    }
 }
 
 #[test]

@@ -485,25 +485,25 @@ pub(super) fn whole(body: &[u8], answer: &mut Answer) -> Option<Vec<u8>> {
 /// Whether an answer in one body is nothing but text that came to its end, so that there is nothing to read in it: told
 /// by a few searches, which cost a fraction of opening it.
 fn is_plain(body: &[u8]) -> bool {
-    static SUSPICIOUS: LazyLock<[Finder<'static>; 5]> = LazyLock::new(|| {
+    static KEYS: LazyLock<[Finder<'static>; 4]> = LazyLock::new(|| {
         [
-            "\\u00",
-            "\"tool_calls\"",
-            "\"function_call\"",
+            "\"content\":\"",
+            "\"finish_reason\":\"stop\"",
+            "_call",
             "\"reasoning",
-            "(no content)",
         ]
         .map(Finder::new)
     });
-    let after = |key: &[u8]| {
-        let at = memchr::memmem::find(body, key)? + key.len();
-        let value = body[at..].trim_ascii_start().strip_prefix(b":")?;
-        value.trim_ascii_start().strip_prefix(b"\"")
-    };
+    let [content, finish, calls, reasoning] = &*KEYS;
+    let begins = |text: &[u8]| !matches!(text.first(), None | Some(b'"' | b'\\' | b' ' | b'('));
     memchr::memchr(b'<', body).is_none()
-        && SUSPICIOUS.iter().all(|finder| finder.find(body).is_none())
-        && after(b"\"finish_reason\"").is_some_and(|word| word.starts_with(b"stop\""))
-        && after(b"\"content\"").is_some_and(|text| !text.starts_with(b"\""))
+        && content
+            .find(body)
+            .is_some_and(|at| begins(&body[at + content.needle().len()..]))
+        && finish.find(body).is_some()
+        && calls.find(body).is_none()
+        && reasoning.find(body).is_none()
+        && (memchr::memchr(b'\\', body).is_none() || memchr::memmem::find(body, b"\\u00").is_none())
 }
 
 /// A whole answer, put together.

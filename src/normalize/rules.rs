@@ -41,11 +41,14 @@ impl Rules {
     /// What an upstream's model id tells: whether the model is a Kimi, and of which family. A request of which nothing
     /// more is known declares no tools.
     pub fn of_model(id: &str) -> Self {
-        let id = id.to_lowercase();
-        let kimi = id.contains("kimi");
+        let names = |family: &str| {
+            let mut parts = id.as_bytes().windows(family.len());
+            parts.any(|part| part.eq_ignore_ascii_case(family.as_bytes()))
+        };
+        let kimi = names("kimi");
         Self {
             kimi,
-            k3: kimi && (id.contains("kimi-k3") || id.contains("kimi_k3")),
+            k3: kimi && (names("kimi-k3") || names("kimi_k3")),
             starts_in_reasoning: false,
             has_tools: false,
             asked: LazyLock::new(Box::new(Asked::default)),

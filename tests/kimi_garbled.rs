@@ -34,8 +34,8 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::task::TaskTracker;
 
-/// Clients that run at once; each takes about one core.
-const AT_ONCE: usize = 3;
+/// Clients that run at once; each takes about a core.
+const AT_ONCE: usize = 2;
 
 /// A tool that the client ran: its name, the arguments, and whether the client took them.
 type Ran = (String, Value, bool);

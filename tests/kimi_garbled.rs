@@ -5,8 +5,10 @@
 #![cfg(unix)]
 #![expect(
     clippy::unwrap_used,
+    clippy::expect_used,
     clippy::disallowed_methods,
-    reason = "helpers of tests fail by panicking and end with the test"
+    clippy::print_stdout,
+    reason = "helpers of tests fail by panicking and end with the test, which tells what ran"
 )]
 
 #[expect(dead_code, reason = "other tests use more of it")]

@@ -52,6 +52,6 @@ pub use ids::{Ids, safe};
 pub use names::{Name, Tools};
 pub use repairs::{Kind, Repairs};
 pub use request::Request;
-pub use rules::Rules;
+pub use rules::{Asked, Rules};
 pub use stream::{Repairer, whole_chat, whole_messages};
 pub use text::Text;

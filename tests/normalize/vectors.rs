@@ -11,7 +11,7 @@ use crate::client::Seen;
 use crate::judge::judge;
 use crate::upstream::{Wire, bytes, chunk, rules, stream, whole};
 
-const VECTORS: &str = include_str!("k2-output.json");
+pub(crate) const VECTORS: &str = include_str!("k2-output.json");
 
 #[test]
 fn vectors() {

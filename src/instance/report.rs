@@ -364,7 +364,14 @@ pub(crate) async fn health(host: &Arc<Instance>, probe: bool) -> HealthReport {
 async fn reach(host: &Arc<Instance>) -> Vec<UpstreamInfo> {
     let mut probes = tokio::task::JoinSet::new();
     for upstream in host.proxy.routes.all() {
-        probes.spawn(async move { reach_one(&upstream).await });
+        let board = host.proxy.board.clone();
+        probes.spawn(async move {
+            let found = reach_one(&upstream).await;
+            if found.reachable {
+                board.reached(upstream.host());
+            }
+            found
+        });
     }
     let mut found = Vec::new();
     while let Some(probed) = probes.join_next().await {

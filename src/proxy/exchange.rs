@@ -104,7 +104,11 @@ pub(super) async fn exchange(
     };
     let arrived = Instant::now();
     let patience = call.patience;
-    let entry = proxy.board.enter(&call.terminal, facts.session.as_deref());
+    let entry = proxy.board.enter(
+        &call.terminal,
+        facts.session.as_deref(),
+        call.upstream.host(),
+    );
     let mut meter = Meter::new(proxy.clone(), subject, entry);
     let going = Going {
         proxy,
@@ -152,7 +156,7 @@ pub(super) async fn exchange(
         }
         let (next, failing, taken, said) = match sent {
             Ok(answer) if answer.status().is_success() => {
-                meter.entry.answered();
+                meter.entry.answered(call.upstream.host());
                 meter.entry.phase(Phase::Streaming);
                 return Ok(relay(&call, meter, watched, answer));
             }

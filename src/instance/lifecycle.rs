@@ -296,8 +296,8 @@ fn assemble(setup: &Setup, state: &Path, zone: chrono_tz::Tz) -> Result<Proxy, I
     let gate = Gate::new(options::limits(settings, zone), clock::wall);
     let estimator = Estimator::new(options::chars_per_token(settings));
     keeping::restore(&gate, &estimator, state)?;
-    let (day, today) = ledger.today();
-    gate.restore_day(day, today.tokens.total());
+    let (day, others) = ledger.of_others();
+    gate.restore_day(day, others);
     let client = upstream::Client::new(options::connections(settings)).map_err(|source| {
         InstanceError::System {
             what: "trusted certificates",

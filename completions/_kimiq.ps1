@@ -183,6 +183,7 @@ Register-ArgumentCompleter -Native -CommandName 'kimiq' -ScriptBlock {
             [CompletionResult]::new('--shed', '--shed', [CompletionResultType]::ParameterName, 'Probability of a request being shed with 503')
             [CompletionResult]::new('--burst-window', '--burst-window', [CompletionResultType]::ParameterName, 'A second window of so many seconds admits one and a half times its share of each limit')
             [CompletionResult]::new('--fault', '--fault', [CompletionResultType]::ParameterName, 'A fault with its probability, such as cut=0.1; repeat for more')
+            [CompletionResult]::new('--garble', '--garble', [CompletionResultType]::ParameterName, 'Garble every answer in one of the ways in which providers garble Kimi models: K01 to K30')
             [CompletionResult]::new('--header-unit', '--header-unit', [CompletionResultType]::ParameterName, 'Unit of the limit headers: minute or second')
             [CompletionResult]::new('--truth', '--truth', [CompletionResultType]::ParameterName, 'File that gets one JSON line per request')
             [CompletionResult]::new('--host', '--host', [CompletionResultType]::ParameterName, 'Name of the host, the process that a command is about')

@@ -482,7 +482,7 @@ _kimiq() {
             return 0
             ;;
         kimiq__subcmd__simulate)
-            opts="-h -V --port --time-scale --seed --limits --grown --others --shed --stale-gateway --burst-window --fixed-windows --fault --header-unit --truth --host --set --help --version"
+            opts="-h -V --port --time-scale --seed --limits --grown --others --shed --stale-gateway --burst-window --fixed-windows --fault --garble --header-unit --truth --host --set --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -521,6 +521,10 @@ _kimiq() {
                     return 0
                     ;;
                 --fault)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --garble)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

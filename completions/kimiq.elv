@@ -168,6 +168,7 @@ set edit:completion:arg-completer[kimiq] = {|@words|
             cand --shed 'Probability of a request being shed with 503'
             cand --burst-window 'A second window of so many seconds admits one and a half times its share of each limit'
             cand --fault 'A fault with its probability, such as cut=0.1; repeat for more'
+            cand --garble 'Garble every answer in one of the ways in which providers garble Kimi models: K01 to K30'
             cand --header-unit 'Unit of the limit headers: minute or second'
             cand --truth 'File that gets one JSON line per request'
             cand --host 'Name of the host, the process that a command is about'

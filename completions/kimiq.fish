@@ -125,6 +125,7 @@ complete -c kimiq -n "__fish_kimiq_using_subcommand simulate" -l others -d 'Shar
 complete -c kimiq -n "__fish_kimiq_using_subcommand simulate" -l shed -d 'Probability of a request being shed with 503' -r
 complete -c kimiq -n "__fish_kimiq_using_subcommand simulate" -l burst-window -d 'A second window of so many seconds admits one and a half times its share of each limit' -r
 complete -c kimiq -n "__fish_kimiq_using_subcommand simulate" -l fault -d 'A fault with its probability, such as cut=0.1; repeat for more' -r
+complete -c kimiq -n "__fish_kimiq_using_subcommand simulate" -l garble -d 'Garble every answer in one of the ways in which providers garble Kimi models: K01 to K30' -r
 complete -c kimiq -n "__fish_kimiq_using_subcommand simulate" -l header-unit -d 'Unit of the limit headers: minute or second' -r
 complete -c kimiq -n "__fish_kimiq_using_subcommand simulate" -l truth -d 'File that gets one JSON line per request' -r -F
 complete -c kimiq -n "__fish_kimiq_using_subcommand simulate" -l host -d 'Name of the host, the process that a command is about' -r

@@ -10,58 +10,41 @@
 #[expect(dead_code, reason = "other tests use more of it")]
 mod support {
     pub(crate) mod house;
+    pub(crate) mod serving;
 }
 
-use std::convert::Infallible;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
 use kimiq::upstream::Upstream;
 use kimiq::usage::Asked;
 use kimiq::wire::Scan;
-use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use support::house::House;
+use support::serving::serving;
 
 type Seen = (HeaderMap, Bytes);
 
 /// An upstream that tells what it got, and says that it read 20,000 tokens of which 15,000 were cached.
 async fn upstream() -> (SocketAddr, mpsc::Receiver<Seen>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
     let (sender, seen) = mpsc::channel(16);
-    tokio::spawn(async move {
-        loop {
-            let (stream, _) = listener.accept().await.unwrap();
-            let sender = sender.clone();
-            let service = service_fn(move |request| answer(request, sender.clone()));
-            tokio::spawn(
-                hyper::server::conn::http1::Builder::new()
-                    .serve_connection(TokioIo::new(stream), service),
-            );
-        }
-    });
+    let address = serving(move |request| answer(request, sender.clone())).await;
     (address, seen)
 }
 
-async fn answer(
-    request: Request<Incoming>,
-    sender: mpsc::Sender<Seen>,
-) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn answer(request: Request<Incoming>, sender: mpsc::Sender<Seen>) -> Response<Full<Bytes>> {
     let (head, body) = request.into_parts();
     let body = body.collect().await.unwrap().to_bytes();
     sender.send((head.headers, body)).await.unwrap();
     if head.uri.path().ends_with("/messages") {
-        return Ok(Response::new(Full::from(
+        return Response::new(Full::from(
             r#"{"usage":{"input_tokens":9,"output_tokens":3}}"#,
-        )));
+        ));
     }
     let stream = concat!(
         "data: {\"choices\":[{\"delta\":{\"content\":\"done\"},\"finish_reason\":null}]}\n\n",
@@ -69,7 +52,7 @@ async fn answer(
         "data: [DONE]\n\n"
     );
     let response = Response::builder().header("content-type", "text/event-stream");
-    Ok(response.body(Full::from(stream)).unwrap())
+    response.body(Full::from(stream)).unwrap()
 }
 
 /// Sends one request and gives back what the upstream saw.

@@ -83,6 +83,16 @@ enum Phase {
     Ended,
 }
 
+const PHASES: [Phase; 7] = [
+    Phase::Queued,
+    Phase::Paused,
+    Phase::Admitted,
+    Phase::Sent,
+    Phase::Streaming,
+    Phase::LongStreaming,
+    Phase::Ended,
+];
+
 /// Ways in which it can.
 const ENDINGS: [Option<Ending>; 5] = [
     None,
@@ -99,16 +109,8 @@ const ENDINGS: [Option<Ending>; 5] = [
 
 #[test]
 fn in_every_phase_every_ending_gives_back_exactly_once() {
-    use Phase::{Admitted, Ended, LongStreaming, Paused, Queued, Sent, Streaming};
-    for phase in [
-        Queued,
-        Paused,
-        Admitted,
-        Sent,
-        Streaming,
-        LongStreaming,
-        Ended,
-    ] {
+    use Phase::{Ended, LongStreaming, Paused, Queued, Sent, Streaming};
+    for phase in PHASES {
         for ending in ENDINGS {
             let name = format!("{phase:?} {ending:?}");
             let mut limiter = Limiter::new(options(), at(0));

@@ -10,6 +10,7 @@
 mod support {
     pub(crate) mod burst;
     pub(crate) mod house;
+    pub(crate) mod time;
     pub(crate) mod wire;
 }
 
@@ -27,6 +28,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use support::burst::{Burst, run};
 use support::house::{DEADLINE, House, ask, quick};
+use support::time::in_own_time;
 use support::wire::{STREAM, scripted};
 
 const CHAT: &str = r#"{"model":"kimi-k2.6","stream":true,"prompt_cache_key":"s","messages":[{"role":"user","content":"hello"}]}"#;
@@ -488,16 +490,15 @@ async fn the_days_cap_is_final_for_the_client() {
     assert_eq!(body["error"]["type"], "daily_token_limit");
 }
 
-/// The same as the bench of this name, with time ten times as fast.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn twenty_cold_openings_at_once_meet_no_refusal() {
+/// The same as the bench of this name, in a time of its own.
+#[test]
+fn twenty_cold_openings_at_once_meet_no_refusal() {
     let burst = Burst {
         clients: 20,
         prompt: 60_000,
         output: 300,
-        scale: 10.0,
     };
-    let seen = run(burst).await;
+    let seen = in_own_time(run(burst));
     assert_eq!(
         (seen.refused_by_upstream, seen.refused_by_kimiq),
         (0, 0),

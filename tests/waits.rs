@@ -9,6 +9,8 @@
 #[expect(dead_code, reason = "other tests use more of it")]
 mod support {
     pub(crate) mod house;
+    pub(crate) mod serving;
+    pub(crate) mod time;
 }
 
 use std::net::SocketAddr;
@@ -18,8 +20,6 @@ use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
 use kimiq::limits::Options as Limits;
 use kimiq::proxy::{Activity, Options};
 use kimiq::usage::Dimensions;
@@ -27,30 +27,23 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 use support::house::{DEADLINE, House, ask, quick};
+use support::serving::serving;
+use support::time::in_own_time;
 
 /// True tokens of each prompt.
 const PROMPT: u64 = 1000;
 
 /// An upstream that reads and answers at once, and tells nothing of limits.
 async fn upstream() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let service = service_fn(async |request: Request<Incoming>| {
-        request.into_body().collect().await?;
+    serving(async |request: Request<Incoming>| {
+        request.into_body().collect().await.unwrap();
         let answer = format!(
             r#"{{"choices":[{{"message":{{"content":"done"}},"finish_reason":"stop"}}],"usage":{{"prompt_tokens":{PROMPT},"completion_tokens":3}}}}"#
         );
         let response = Response::builder().header("content-type", "application/json");
-        Ok::<_, hyper::Error>(response.body(Full::new(Bytes::from(answer))).unwrap())
-    });
-    tokio::spawn(async move {
-        loop {
-            let (stream, _) = listener.accept().await.unwrap();
-            let connection = hyper::server::conn::http1::Builder::new();
-            tokio::spawn(connection.serve_connection(TokioIo::new(stream), service));
-        }
-    });
-    address
+        response.body(Full::new(Bytes::from(answer))).unwrap()
+    })
+    .await
 }
 
 /// Room for so many prompts in each half second.
@@ -98,32 +91,35 @@ fn crowd(house: &House, key: &str, at_once: usize, ended: &mpsc::Sender<()>) {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn weights_divide_a_saturated_budget() {
-    let upstream = upstream().await;
-    let house = House::with(upstream, quick(), room_for(20)).await;
-    let heavy = house.proxy.keys.issue("run:heavy", 3).unwrap();
-    let light = house.proxy.keys.issue("run:light", 1).unwrap();
-    let (told, mut ended) = mpsc::channel(1);
-    crowd(&house, &heavy, 20, &told);
-    crowd(&house, &light, 20, &told);
-    let tokens =
-        || ["run:heavy", "run:light"].map(|name| house.proxy.board.activity(name).tokens.prompt);
-    // The first window takes everybody in the order in which they come.
-    let mut next = async |count: usize| {
-        for _ in 0..count {
-            tokio::time::timeout(DEADLINE, ended.recv())
-                .await
-                .expect("another answer in time");
-        }
-        tokens()
-    };
-    let before = next(60).await;
-    let after = next(160).await;
-    let [heavy, light] = std::array::from_fn(|i| after[i] - before[i]);
-    assert!(heavy + light >= 150 * PROMPT, "{heavy} and {light}");
-    let ratio_percent = heavy * 100 / light;
-    assert!((250..=350).contains(&ratio_percent), "{heavy} to {light}");
+#[test]
+fn weights_divide_a_saturated_budget() {
+    in_own_time(async {
+        let upstream = upstream().await;
+        let house = House::with(upstream, quick(), room_for(20)).await;
+        let heavy = house.proxy.keys.issue("run:heavy", 3).unwrap();
+        let light = house.proxy.keys.issue("run:light", 1).unwrap();
+        let (told, mut ended) = mpsc::channel(1);
+        crowd(&house, &heavy, 20, &told);
+        crowd(&house, &light, 20, &told);
+        let tokens = || {
+            ["run:heavy", "run:light"].map(|name| house.proxy.board.activity(name).tokens.prompt)
+        };
+        // The first window takes everybody in the order in which they come.
+        let mut next = async |count: usize| {
+            for _ in 0..count {
+                tokio::time::timeout(DEADLINE, ended.recv())
+                    .await
+                    .expect("another answer in time");
+            }
+            tokens()
+        };
+        let before = next(60).await;
+        let after = next(160).await;
+        let [heavy, light] = std::array::from_fn(|i| after[i] - before[i]);
+        assert!(heavy + light >= 150 * PROMPT, "{heavy} and {light}");
+        let ratio_percent = heavy * 100 / light;
+        assert!((250..=350).contains(&ratio_percent), "{heavy} to {light}");
+    });
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

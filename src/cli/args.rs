@@ -283,6 +283,9 @@ pub(crate) struct Simulate {
     /// A fault with its probability, such as cut=0.1; repeat for more
     #[arg(long = "fault", value_name = "NAME=P")]
     pub(crate) faults: Vec<String>,
+    /// Garble every answer in one of the ways in which providers garble Kimi models: K01 to K30
+    #[arg(long, value_name = "KNN")]
+    pub(crate) garble: Option<String>,
     /// Unit of the limit headers: minute or second
     #[arg(long, value_name = "UNIT")]
     pub(crate) header_unit: Option<String>,

@@ -11,6 +11,7 @@ use crate::cli::failure::Failure;
 use crate::cli::failure::Kind;
 use crate::cli::failure::Outcome;
 use crate::simulator::Fault;
+use crate::simulator::Garble;
 use crate::simulator::Options;
 use crate::simulator::Simulator;
 use crate::usage::Dimensions;
@@ -62,6 +63,12 @@ fn options(args: &args::Simulate) -> Result<Options, Failure> {
         options.header_unit = unit
             .parse()
             .map_err(|error| Failure::from_error(Kind::Usage, &error))?;
+    }
+    if let Some(way) = &args.garble {
+        let way: Garble = way
+            .parse()
+            .map_err(|error| Failure::from_error(Kind::Usage, &error))?;
+        options.faults.push((Fault::Garbled(way), 1.0));
     }
     for given in &args.faults {
         let (name, chance) = given

@@ -15,6 +15,7 @@ use crate::cli::output::Output;
 use crate::config::Resolved;
 use crate::control::Client;
 use crate::control::ControlError;
+use crate::control::RepairRow;
 use crate::control::UsageBy;
 use crate::control::UsageReport;
 use crate::instance;
@@ -138,6 +139,7 @@ fn show(output: Output, report: &UsageReport, json: bool) -> Outcome {
         ];
         output.table(&head, &[2, 3, 4, 5, 6], &rows)?;
     }
+    repairs(output, report)?;
     budgets(output, &report.pools)?;
     for pool in report.pools.iter().filter(|pool| !pool.advice.is_empty()) {
         let about = format!("what would help {}", pool.name);
@@ -146,5 +148,22 @@ fn show(output: Output, report: &UsageReport, json: bool) -> Outcome {
             output.line(format!("  {line}"))?;
         }
     }
+    Ok(())
+}
+
+/// What the models' providers garbled, if they did.
+fn repairs(output: Output, report: &UsageReport) -> Outcome {
+    if report.repairs.is_empty() {
+        return Ok(());
+    }
+    let row = |row: &RepairRow| {
+        vec![
+            row.model.clone(),
+            row.kind.clone(),
+            grouped(row.count.into()),
+        ]
+    };
+    let rows: Vec<_> = report.repairs.iter().map(row).collect();
+    output.table(&["MODEL", "REPAIRED", "TIMES"], &[2], &rows)?;
     Ok(())
 }

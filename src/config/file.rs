@@ -8,6 +8,7 @@ use std::path::Path;
 
 use crate::config::ConfigError;
 use crate::config::resolve::Origin;
+use crate::config::setting::NORMALIZE;
 use crate::config::setting::Setting;
 use crate::config::value::Value;
 use crate::fsx;
@@ -27,6 +28,8 @@ impl fmt::Display for Warning {
 pub(super) struct Layer {
     pub(super) values: Vec<(&'static Setting, Value)>,
     pub(super) keys: BTreeMap<String, String>,
+    /// What happens to the output of single models.
+    pub(super) normalize: BTreeMap<String, String>,
     pub(super) warnings: Vec<Warning>,
 }
 
@@ -74,6 +77,19 @@ pub(super) fn parse(text: &str, origin: &Origin) -> Result<Layer, Trouble> {
                     }));
                 };
                 layer.keys.insert(name.clone(), source.to_owned());
+                continue;
+            }
+            if section == "normalize" {
+                let word = found.as_str().filter(|word| NORMALIZE.contains(word));
+                let Some(word) = word else {
+                    return Err(Trouble::Value(ConfigError::Value {
+                        key: format!("normalize.\"{name}\""),
+                        origin: origin.clone(),
+                        found: found.to_string(),
+                        expected: format!("one of {}", NORMALIZE.join(", ")),
+                    }));
+                };
+                layer.normalize.insert(name.clone(), word.to_owned());
                 continue;
             }
             let Some(setting) = Setting::find(&key) else {
@@ -138,6 +154,17 @@ mod tests {
             error.contains("env:NAME") && !error.contains("sk-123"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn single_models_are_normalized_as_they_are_told() {
+        let layer = read_text("[normalize]\n\"kimi-k2p6\" = \"off\"\n").unwrap();
+        assert_eq!(layer.normalize["kimi-k2p6"], "off");
+        assert!(layer.warnings.is_empty());
+        let error = read_text("[normalize]\nkimi = 1\n")
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("on, observe, off"), "{error}");
     }
 
     #[test]

@@ -59,6 +59,7 @@ pub struct Row {
 pub struct Resolved {
     rows: BTreeMap<&'static str, Row>,
     keys: BTreeMap<String, Secret>,
+    normalize: BTreeMap<String, String>,
     warnings: Vec<Warning>,
 }
 
@@ -71,6 +72,7 @@ pub fn resolve(
     let mut resolved = Resolved {
         rows: BTreeMap::new(),
         keys: BTreeMap::new(),
+        normalize: BTreeMap::new(),
         warnings: Vec::new(),
     };
     match file::parse(DEFAULTS, &Origin::Default) {
@@ -87,6 +89,7 @@ pub fn resolve(
     let layer = file::read(&paths.config_file)?;
     resolved.lay(layer.values, &Origin::File(paths.config_file.clone()));
     resolved.warnings.extend(layer.warnings);
+    resolved.normalize = layer.normalize;
     for (host, source) in layer.keys {
         let key = read_key(&host, &source, env)?;
         resolved.keys.insert(host, key);
@@ -198,6 +201,11 @@ impl Resolved {
     /// Keys that kimiq sends in place of the client's, by host of the upstream.
     pub fn keys(&self) -> &BTreeMap<String, Secret> {
         &self.keys
+    }
+
+    /// What happens to the output of single models: `on`, `observe` or `off` by the upstream's id of the model.
+    pub fn normalize(&self) -> &BTreeMap<String, String> {
+        &self.normalize
     }
 
     /// The key for an upstream, by its host with the port or without.

@@ -81,6 +81,9 @@ const RATIO: Shape = Shape::Above { most: 1.0 };
 const SECONDS: Shape = Shape::From0 { most: 86_400.0 };
 const SOME_SECONDS: Shape = Shape::Above { most: 86_400.0 };
 
+/// What may happen to the output of a Kimi model.
+pub(super) const NORMALIZE: &[&str] = &["on", "observe", "off"];
+
 /// Every setting, in the order of `defaults.toml`.
 pub const SETTINGS: &[Setting] = &[
     seed(
@@ -134,6 +137,7 @@ pub const SETTINGS: &[Setting] = &[
     plain("proxy.upstream", Shape::Url),
     plain("proxy.largest_body", POSITIVE),
     plain("proxy.stall", SOME_SECONDS),
+    plain("proxy.normalize", Shape::Word(NORMALIZE)),
     plain("upstream.connection", Shape::Word(&["pooled", "fresh"])),
     plain("upstream.allow_plain", Shape::Switch),
     plain("host.port", PORT),

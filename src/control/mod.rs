@@ -22,8 +22,8 @@ mod server;
 pub use client::{Client, status_line};
 pub use frames::{Bye, Down, Hello, HostEnd, Up, accept};
 pub use protocol::{
-    BudgetInfo, DayInfo, HealthReport, HostError, HourInfo, Pending, PoolInfo, Program, Resume,
-    RiseInfo, RunInfo, Send, SnapshotReport, StartRun, StopReport, StopRun, TerminalInfo,
+    BudgetInfo, DayInfo, HealthReport, HostError, HourInfo, Pending, PoolInfo, Program, RepairRow,
+    Resume, RiseInfo, RunInfo, Send, SnapshotReport, StartRun, StopReport, StopRun, TerminalInfo,
     UpstreamInfo, UsageBy, UsageReport, UsageRow, WaitInfo, WaitedInfo, WhyReport,
 };
 pub use registry::{Claim, Departure, Entry, Purpose, Registry, is_plain_name};

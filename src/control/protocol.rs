@@ -182,6 +182,20 @@ pub struct UsageReport {
     pub rows: Vec<UsageRow>,
     /// What is left of each budget now.
     pub pools: Vec<PoolInfo>,
+    /// What was repaired in requests and answers since the host started.
+    #[serde(default)]
+    pub repairs: Vec<RepairRow>,
+}
+
+/// One kind of repair in one model's traffic.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepairRow {
+    /// The upstream's id of the model.
+    pub model: String,
+    /// What was garbled.
+    pub kind: String,
+    /// How often.
+    pub count: u32,
 }
 
 /// The calendar day and its cap.

@@ -308,6 +308,7 @@ fn assemble(setup: &Setup, state: &Path, zone: chrono_tz::Tz) -> Result<Proxy, I
     Ok(Proxy {
         stalls: Stalls::new(proxy_options.stall),
         options: proxy_options,
+        repairing: Arc::new(options::repairing(settings)),
         keys: Keys::default(),
         routes: Routes::default(),
         board: Board::default(),

@@ -9,6 +9,8 @@ use crate::config::Resolved;
 use crate::limits;
 use crate::limits::Ratio;
 use crate::proxy;
+use crate::proxy::Normalize;
+use crate::proxy::Repairing;
 use crate::tui::Prefix;
 use crate::upstream::ClientOptions;
 use crate::upstream::Upstream;
@@ -94,6 +96,14 @@ pub(crate) fn proxy(settings: &Resolved) -> proxy::Options {
         stall: settings.span("proxy.stall").unwrap_or(usual.stall),
         ..usual
     }
+}
+
+/// How answers of Kimi models are repaired.
+pub(crate) fn repairing(settings: &Resolved) -> Repairing {
+    let usual = settings.text("proxy.normalize").and_then(Normalize::of);
+    let named = settings.normalize().iter();
+    let models = named.filter_map(|(model, word)| Some((model.clone(), Normalize::of(word)?)));
+    Repairing::new(usual.unwrap_or_default(), models.collect())
 }
 
 /// How connections to upstreams are made.

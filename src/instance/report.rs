@@ -10,6 +10,7 @@ use crate::control::DayInfo;
 use crate::control::HealthReport;
 use crate::control::HourInfo;
 use crate::control::PoolInfo;
+use crate::control::RepairRow;
 use crate::control::RiseInfo;
 use crate::control::RunInfo;
 use crate::control::TerminalInfo;
@@ -182,6 +183,7 @@ pub(crate) fn usage(host: &Instance, days: u16, by: UsageBy) -> UsageReport {
     let snapshot = host.proxy.gate.snapshot();
     UsageReport {
         pools: pools(&snapshot),
+        repairs: repairs(host),
         ..totals(&host.proxy.ledger, host.zone, snapshot.day.cap, days, by)
     }
 }
@@ -236,7 +238,17 @@ pub(crate) fn totals(
         by,
         rows,
         pools: Vec::new(),
+        repairs: Vec::new(),
     }
+}
+
+fn repairs(host: &Instance) -> Vec<RepairRow> {
+    let row = |(model, kind, count): (String, &str, u32)| RepairRow {
+        model,
+        kind: kind.to_owned(),
+        count,
+    };
+    host.proxy.repairing.counts().into_iter().map(row).collect()
 }
 
 fn pools(snapshot: &Snapshot) -> Vec<PoolInfo> {

@@ -36,8 +36,6 @@ pub struct Gate {
 
 struct Shared {
     origin: Instant,
-    /// Seconds of the limiter's clock in a real one.
-    scale: u32,
     /// What the limiter's clock shows at `origin`: late enough for stamps of an earlier process.
     start: Duration,
     wall: fn() -> DateTime<Utc>,
@@ -87,7 +85,6 @@ impl Gate {
             .unsigned_abs();
         let shared = Shared {
             origin,
-            scale: options.time_scale.max(1),
             start,
             wall,
             slice: options.window / 240,
@@ -231,12 +228,12 @@ impl Shared {
     }
 
     fn elapsed(&self) -> Duration {
-        self.start + self.origin.elapsed() * self.scale
+        self.start + self.origin.elapsed()
     }
 
     /// The limiter's time as tokio's. A patience without end is looked at once a day.
     fn instant(&self, at: Duration) -> Instant {
-        let ahead = at.saturating_sub(self.elapsed()) / self.scale;
+        let ahead = at.saturating_sub(self.elapsed());
         Instant::now() + ahead.min(Duration::from_hours(24))
     }
 

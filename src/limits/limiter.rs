@@ -9,13 +9,14 @@
 //! corrected when the upstream tells its usage. Budgets that the upstream may charge at the end are counted a second time,
 //! then.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, NaiveDate, Utc};
 use rustc_hash::FxHashMap;
 
+use crate::limits::alarms::Alarms;
 use crate::limits::answers::Refused;
 use crate::limits::ask::{Ask, Budget, Refusal, RefusalKind, Ticket};
 use crate::limits::daily::Daily;
@@ -81,7 +82,7 @@ pub struct Limiter {
     pub(crate) requests: Requests,
     pub(crate) daily: Daily,
     pub(crate) queued: FxHashMap<Id, (Arc<str>, Spot)>,
-    pub(crate) deadlines: BTreeSet<(Duration, Id)>,
+    pub(crate) deadlines: Alarms<Id>,
     pub(crate) flights: FxHashMap<Id, Flight>,
     next: Id,
     closed: bool,
@@ -103,7 +104,7 @@ impl Limiter {
             options,
             pools: BTreeMap::new(),
             queued: FxHashMap::default(),
-            deadlines: BTreeSet::new(),
+            deadlines: Alarms::default(),
             flights: FxHashMap::default(),
             next: 1,
             closed: false,
@@ -118,8 +119,13 @@ impl Limiter {
     }
 
     /// When to call [`Limiter::tick`] if nothing else happens before.
-    pub fn next_wake(&self, now: Moment) -> Option<Duration> {
-        let busy = self.pools.values().filter(|pool| !pool.queue.is_empty());
+    pub fn next_wake(&mut self, now: Moment) -> Option<Duration> {
+        let queued = &self.queued;
+        let deadline = self
+            .deadlines
+            .next(queued.len(), |id| queued.contains_key(&id));
+        let all = self.pools.values_mut();
+        let busy = all.filter(|pool| !pool.queue.is_empty());
         let pools = busy.flat_map(|pool| {
             let look = match pool.quiet {
                 Quiet::Until(at) => Some(at),
@@ -129,7 +135,6 @@ impl Limiter {
             };
             look.into_iter().chain(pool.queue.next_clock())
         });
-        let deadline = self.deadlines.first().map(|&(at, _)| at);
         pools.chain(deadline).min()
     }
 
@@ -185,7 +190,7 @@ impl Limiter {
             bonus: 0,
         };
         price(&mut waiting, &pool.caps.flow, now.at, pool.rescue());
-        self.deadlines.insert((waiting.deadline, id));
+        self.deadlines.set(waiting.deadline, id);
         let rescue = pool.rescue();
         let spot = pool.queue.push((ticket.order, id), waiting, rescue);
         pool.quiet = Quiet::Unknown;
@@ -561,12 +566,10 @@ impl Limiter {
         let Some(pool) = self.pools.get_mut(name) else {
             return;
         };
-        let rescue = pool.rescue();
-        let Some(waiting) = pool.queue.serve(spot, rescue) else {
+        let Some(waiting) = pool.queue.serve(spot) else {
             return;
         };
         self.queued.remove(&id);
-        self.deadlines.remove(&(waiting.deadline, id));
         let bounds = pool.bounds(self.options.output_reserve, waiting.max_tokens);
         let rest = pool.outputs.rest(waiting.class, waiting.need[2], 0, bounds);
         pool.expect(None, Some(rest));
@@ -611,9 +614,8 @@ impl Limiter {
             chunks: Vec::new(),
         };
         self.flights.insert(id, flight);
-        // What is held raises the doubt, for whoever is next.
         if !pool.queue.is_empty() {
-            pool.refresh(&self.options, now.at);
+            pool.doubt_anew(&self.options, now.at);
         }
         self.decisions.push(Decision::Admit(id));
     }
@@ -621,28 +623,25 @@ impl Limiter {
     /// Refuses what waited too long. Returns whether anything left a queue.
     fn expire_deadlines(&mut self, now: Moment) -> bool {
         let mut any = false;
-        while let Some(&(deadline, id)) = self.deadlines.first()
-            && deadline <= now.at
-        {
-            let wait = self.why(id, now);
+        while let Some(id) = self.deadlines.due(now.at) {
+            let Some(wait) = self.why(id, now) else {
+                continue;
+            };
             self.dequeue(id);
-            if let Some(wait) = wait {
-                self.refuse_late(id, wait);
-            }
+            self.refuse_late(id, wait);
             any = true;
         }
         any
     }
 
-    fn dequeue(&mut self, id: Id) -> Option<Waiting> {
+    fn dequeue(&mut self, id: Id) -> Option<Box<Waiting>> {
         let (name, spot) = self.queued.remove(&id)?;
         let pool = self.pools.get_mut(&name)?;
-        let waiting = pool.queue.remove(spot, pool.rescue())?;
+        let waiting = pool.queue.remove(spot)?;
         pool.quiet = Quiet::Unknown;
         if pool.queue.is_empty() {
             pool.bound = None;
         }
-        self.deadlines.remove(&(waiting.deadline, id));
         Some(waiting)
     }
 

@@ -22,6 +22,7 @@
 //! does.
 
 mod advice;
+mod alarms;
 mod answers;
 mod ask;
 mod bias;

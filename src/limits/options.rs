@@ -17,9 +17,6 @@ pub struct Options {
     /// Length of the rolling window that token limits count in. The limits are per window: with a shorter window
     /// they are not scaled.
     pub window: Duration,
-    /// How many seconds of the limiter pass in a real one: above 1 only in front of a simulated upstream whose time runs as
-    /// fast. Every time that the limiter takes and tells is in its own.
-    pub time_scale: u32,
     /// Added to the window for clock and network skew; `None` is a 240th of the window (250 ms for 60 s).
     pub guard: Option<Duration>,
     /// Limits in tokens per window until headers tell others. The defaults are what new Fireworks accounts showed in
@@ -52,7 +49,6 @@ impl Default for Options {
         Self {
             requests_per_second: 20,
             window: Duration::from_mins(1),
-            time_scale: 1,
             guard: None,
             start: Dimensions {
                 prompt: 4_500_000,

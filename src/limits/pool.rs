@@ -67,6 +67,8 @@ pub(crate) struct Pool {
     pub(crate) span: Duration,
     pub(crate) inner_span: Duration,
     pub(crate) at_end: [bool; 3],
+    /// Parts of the limits that may be used, before others' use and doubt are taken off.
+    shares: [u64; 3],
     pub(crate) caps: Caps,
     pub(crate) logs: [Log; 3],
     /// The same tokens counted when answers end; empty for budgets that no upstream charges so.
@@ -125,6 +127,7 @@ impl Pool {
             span: options.span(),
             inner_span: options.span() / 6,
             at_end: options.charged_at_end.into_array(),
+            shares: [0; 3],
             caps: Caps::default(),
             logs: Default::default(),
             ended: Default::default(),
@@ -237,25 +240,32 @@ impl Pool {
     pub(crate) fn refresh(&mut self, options: &Options, now: Duration) {
         let limits = self.limits(options);
         self.others = self.uncounted(&limits, options.window, now);
-        let cautious = self.caution.is_on(now);
-        let ramp = if cautious { self.used.ramp() } else { [0; 3] };
-        let bound = |d: usize, cap: u64, doubt: u64| {
-            // A tenth of it stays ours at the least: what is inferred of others may be wrong.
-            let own = cap
-                .saturating_sub(self.others[d] + doubt)
-                .max(cap / 10)
-                .max(1);
-            if cautious {
-                own.min(ramp[d].max(own / 2))
-            } else {
-                own
-            }
-        };
+        self.shares = limits.map(|limit| self.margin.of(limit));
+        self.caps.end = std::array::from_fn(|d| {
+            let share = self.margin.of_truth(limits[d]);
+            self.own(d, share, 0, now)
+        });
+        self.doubt_anew(options, now);
+    }
+
+    /// Takes off what estimates may be wrong by: each admission adds to it.
+    pub(crate) fn doubt_anew(&mut self, options: &Options, now: Duration) {
         let doubt = self.doubt(options.window, now);
-        let flow = std::array::from_fn(|d| bound(d, self.margin.of(limits[d]), doubt[d]));
-        let end = std::array::from_fn(|d| bound(d, self.margin.of_truth(limits[d]), 0));
-        let inner = cautious.then(|| self.caution.inner(&flow));
-        self.caps = Caps { flow, end, inner };
+        self.caps.flow = std::array::from_fn(|d| self.own(d, self.shares[d], doubt[d], now));
+        let cautious = self.caution.is_on(now);
+        self.caps.inner = cautious.then(|| self.caution.inner(&self.caps.flow));
+    }
+
+    /// What of a share is ours, less so much. A tenth of it stays ours at the least: what is inferred of others may be
+    /// wrong. After 429s that nothing explains it grows step by step.
+    fn own(&self, d: usize, share: u64, less: u64, now: Duration) -> u64 {
+        let left = share.saturating_sub(self.others[d] + less);
+        let own = left.max(share / 10).max(1);
+        if self.caution.is_on(now) {
+            own.min(self.used.ramp(d).max(own / 2))
+        } else {
+            own
+        }
     }
 
     /// Time before a prompt cache is lost in which its request is rescued.

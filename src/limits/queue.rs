@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use rustc_hash::FxHashMap;
 
+use crate::limits::alarms::Alarms;
 use crate::limits::ask::Class;
 
 /// Place inside a lane: order of first arrival, then number of the request.
@@ -89,11 +90,11 @@ impl Waiting {
 }
 
 /// Where a request stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Spot {
+    pub(crate) place: Place,
     tenant: usize,
     lane: usize,
-    pub(crate) place: Place,
 }
 
 /// A terminal.
@@ -101,7 +102,8 @@ pub(crate) struct Spot {
 struct Tenant {
     name: Arc<str>,
     served: i64,
-    lanes: [BTreeMap<Place, Waiting>; LANES],
+    /// Boxed, because requests are moved in and out of the maps more often than they are made.
+    lanes: [BTreeMap<Place, Box<Waiting>>; LANES],
     passed: [u8; LANES],
     /// Its entry in the order; `None` when nothing waits.
     listed: Option<Key>,
@@ -125,7 +127,7 @@ pub(crate) struct Queue {
     /// Terminals for which nothing waits, by their counters.
     absent: BTreeSet<(i64, usize)>,
     /// When requests are priced anew.
-    clocks: BTreeSet<(Duration, Place, usize, usize)>,
+    clocks: Alarms<Spot>,
     len: usize,
     expected: [u64; 3],
     /// Counter of who was served last: where newcomers start if nobody waits.
@@ -181,44 +183,41 @@ impl Queue {
         self.len += 1;
         (0..3).for_each(|d| self.expected[d] += waiting.expected[d]);
         for at in waiting.clocks(rescue) {
-            self.clocks.insert((at, place, index, lane));
+            self.clocks.set(at, spot);
         }
         if let Some(tenant) = self.tenants[index].as_mut() {
             if tenant.listed.is_none() {
                 tenant.served = tenant.served.max(floor);
             }
-            tenant.lanes[lane].insert(place, waiting);
+            tenant.lanes[lane].insert(place, Box::new(waiting));
         }
         self.list(index);
         spot
     }
 
     pub(crate) fn get(&self, spot: Spot) -> Option<&Waiting> {
-        self.tenants.get(spot.tenant)?.as_ref()?.lanes[spot.lane].get(&spot.place)
+        let tenant = self.tenants.get(spot.tenant)?.as_ref()?;
+        tenant.lanes[spot.lane].get(&spot.place).map(Box::as_ref)
     }
 
-    pub(crate) fn remove(&mut self, spot: Spot, rescue: Duration) -> Option<Waiting> {
-        let waiting = self.take(spot, rescue)?;
+    pub(crate) fn remove(&mut self, spot: Spot) -> Option<Box<Waiting>> {
+        let waiting = self.take(spot)?;
         self.list(spot.tenant);
         Some(waiting)
     }
 
     /// Takes a request out; the terminal must be listed anew.
-    fn take(&mut self, spot: Spot, rescue: Duration) -> Option<Waiting> {
+    fn take(&mut self, spot: Spot) -> Option<Box<Waiting>> {
         let tenant = self.tenants.get_mut(spot.tenant)?.as_mut()?;
         let waiting = tenant.lanes[spot.lane].remove(&spot.place)?;
         self.len -= 1;
         (0..3).for_each(|d| self.expected[d] -= waiting.expected[d]);
-        for at in waiting.clocks(rescue) {
-            self.clocks
-                .remove(&(at, spot.place, spot.tenant, spot.lane));
-        }
         Some(waiting)
     }
 
     /// Takes a request out to be served, and charges its terminal with its cost.
-    pub(crate) fn serve(&mut self, spot: Spot, rescue: Duration) -> Option<Waiting> {
-        let waiting = self.take(spot, rescue)?;
+    pub(crate) fn serve(&mut self, spot: Spot) -> Option<Box<Waiting>> {
+        let waiting = self.take(spot)?;
         let tenant = self.tenants.get_mut(spot.tenant)?.as_mut()?;
         for lane in 0..LANES {
             let passed = lane > spot.lane && !tenant.lanes[lane].is_empty();
@@ -289,7 +288,7 @@ impl Queue {
                     last = before
                         .saturating_sub(waiting.bonus)
                         .max(last.saturating_add(1));
-                    all.push((last, spot, waiting));
+                    all.push((last, spot, waiting.as_ref()));
                     before = before.saturating_add(waiting.cost);
                 }
             }
@@ -306,26 +305,27 @@ impl Queue {
     }
 
     /// When the next request is priced anew.
-    pub(crate) fn next_clock(&self) -> Option<Duration> {
-        self.clocks.first().map(|&(at, ..)| at)
+    pub(crate) fn next_clock(&mut self) -> Option<Duration> {
+        let tenants = &self.tenants;
+        self.clocks.next(self.len, |spot| {
+            let tenant = tenants.get(spot.tenant).and_then(Option::as_ref);
+            tenant.is_some_and(|tenant| tenant.lanes[spot.lane].contains_key(&spot.place))
+        })
     }
 
     /// Prices requests anew whose time came.
     pub(crate) fn advance(&mut self, now: Duration, mut change: impl FnMut(&mut Waiting)) -> bool {
         let mut any = false;
-        while let Some(&(at, place, index, lane)) = self.clocks.first()
-            && at <= now
-        {
-            self.clocks.pop_first();
-            any = true;
-            let Some(Some(tenant)) = self.tenants.get_mut(index) else {
+        while let Some(spot) = self.clocks.due(now) {
+            let Some(Some(tenant)) = self.tenants.get_mut(spot.tenant) else {
                 continue;
             };
-            if let Some(waiting) = tenant.lanes[lane].get_mut(&place) {
+            if let Some(waiting) = tenant.lanes[spot.lane].get_mut(&spot.place) {
+                any = true;
                 (0..3).for_each(|d| self.expected[d] -= waiting.expected[d]);
                 change(waiting);
                 (0..3).for_each(|d| self.expected[d] += waiting.expected[d]);
-                self.list(index);
+                self.list(spot.tenant);
             }
         }
         any
@@ -422,7 +422,10 @@ impl Tenant {
     }
 
     /// The lanes, beginning with that one.
-    fn lanes_from(&self, next: usize) -> impl Iterator<Item = (usize, &BTreeMap<Place, Waiting>)> {
+    fn lanes_from(
+        &self,
+        next: usize,
+    ) -> impl Iterator<Item = (usize, &BTreeMap<Place, Box<Waiting>>)> {
         std::iter::once(next)
             .chain((0..LANES).filter(move |&lane| lane != next))
             .map(|lane| (lane, &self.lanes[lane]))
@@ -435,11 +438,11 @@ impl Tenant {
             .filter_map(move |(lane, queue)| {
                 let (&place, waiting) = queue.first_key_value()?;
                 let spot = Spot {
+                    place,
                     tenant,
                     lane,
-                    place,
                 };
-                Some((spot, waiting))
+                Some((spot, waiting.as_ref()))
             })
     }
 }
@@ -479,7 +482,7 @@ mod tests {
         let mut order = String::new();
         while !queue.is_empty() {
             let spot = first(&queue);
-            order += &what(&queue.serve(spot, RESCUE).unwrap());
+            order += &what(&queue.serve(spot).unwrap());
         }
         order
     }
@@ -543,7 +546,7 @@ mod tests {
                 .find(|(_, one)| &*one.terminal == "cold")
                 .unwrap()
                 .0;
-            queue.serve(spot, RESCUE).unwrap();
+            queue.serve(spot).unwrap();
         }
         cold(30, "late", &mut queue);
         let late = queue
@@ -567,7 +570,7 @@ mod tests {
         assert!(queue.advance(Duration::from_secs(100), |one| one.expected[1] = 9));
         assert_eq!(queue.expected(), [1, 9, 1]);
         assert_eq!(queue.next_clock(), Some(RESCUE * LATE));
-        queue.remove(spot, RESCUE).unwrap();
+        queue.remove(spot).unwrap();
         assert_eq!(queue.next_clock(), None);
         assert_eq!(queue.expected(), [0; 3]);
         assert!(queue.is_idle());
@@ -579,7 +582,7 @@ mod tests {
         let mut light = waiting("light", Class::Loop, 10);
         light.need = [7; 3];
         let spot = queue.push((0, 0), light, RESCUE);
-        queue.serve(spot, RESCUE).unwrap();
+        queue.serve(spot).unwrap();
         let mut greedy = Vec::new();
         for n in 1..9 {
             greedy.push(queue.push((n, n), waiting("greedy", Class::Background, 10), RESCUE));
@@ -588,9 +591,9 @@ mod tests {
         let ten = Duration::from_secs(10);
         for spot in &greedy[..4] {
             assert_eq!(queue.courtesy(greedy[7], now, ten), [0; 3]);
-            queue.serve(*spot, RESCUE).unwrap();
+            queue.serve(*spot).unwrap();
         }
-        queue.serve(greedy[4], RESCUE).unwrap();
+        queue.serve(greedy[4]).unwrap();
         assert_eq!(
             queue.courtesy(greedy[7], now, ten),
             [14; 3],
@@ -612,7 +615,7 @@ mod tests {
         let mut queue = Queue::default();
         for n in 0..10_000_u64 {
             let spot = queue.push((n, n), waiting(&format!("t{n}"), Class::Loop, 1), RESCUE);
-            queue.serve(spot, RESCUE).unwrap();
+            queue.serve(spot).unwrap();
             queue.settle(spot, 0, Duration::ZERO);
         }
         assert!(queue.names.len() <= MANY && queue.tenants.len() <= MANY);

@@ -91,9 +91,31 @@ impl Answer {
         passes
     }
 
+    /// A text ended, and what follows does not go on with it: what is undecided of it is decided.
+    pub(super) fn settle(&mut self, out: &mut Vec<Event>) {
+        let from = out.len();
+        let mut sink = Sink {
+            calls: &mut self.calls,
+            repairs: &mut self.repairs,
+            out,
+        };
+        self.reader.settle(&mut sink);
+        self.notice(&out[from..]);
+    }
+
     /// What was repaired so far.
     pub fn repairs(&self) -> &Repairs {
         &self.repairs
+    }
+
+    /// How many calls have begun.
+    pub(super) fn calls(&self) -> usize {
+        self.calls.count()
+    }
+
+    /// How many bytes are held.
+    pub(super) fn held(&self) -> usize {
+        self.reader.held() + self.calls.held()
     }
 
     /// Counts what a codec repaired.

@@ -366,6 +366,15 @@ impl Calls {
         self.begun
     }
 
+    /// How many bytes wait or are remembered.
+    pub(super) fn held(&self) -> usize {
+        let open = self.queue.iter().map(|item| match item {
+            Item::Text(_, text) => text.as_bytes().len(),
+            Item::Call(call) => call.waiting.as_bytes().len() + call.first.len(),
+        });
+        self.remembered + open.sum::<usize>()
+    }
+
     fn latest(&mut self, which: impl Fn(&Call) -> bool) -> Option<&mut Call> {
         self.queue.iter_mut().rev().find_map(|item| match item {
             Item::Call(call) if !call.over && which(call) => Some(call.as_mut()),

@@ -17,6 +17,7 @@ use crate::normalize::members::{Members, items};
 use crate::normalize::repairs::Kind;
 use crate::normalize::stream::Codec;
 use crate::normalize::text::Text;
+use crate::normalize::usual::{Usual, plain};
 use crate::normalize::writer::Writer;
 
 const DONE: &[u8] = b"[DONE]";
@@ -32,23 +33,12 @@ pub(super) struct Chat {
     envelope: Vec<(String, String)>,
 }
 
-/// The bytes around the text of the last chunk that was nothing but text; the next one mostly has the same.
-#[derive(Debug)]
-struct Usual {
-    before: Vec<u8>,
-    after: Vec<u8>,
-    channel: Channel,
-}
-
 impl Codec for Chat {
     fn passes(&mut self, data: &[u8], answer: &mut Answer) -> bool {
         let Some(usual) = &self.usual else {
             return false;
         };
-        let text = data
-            .strip_prefix(usual.before.as_slice())
-            .and_then(|rest| rest.strip_suffix(usual.after.as_slice()));
-        let Some(text) = text else {
+        let Some(text) = usual.text(data) else {
             return false;
         };
         match memchr::memchr2(b'"', b'\\', text) {
@@ -88,7 +78,7 @@ impl Codec for Chat {
         for piece in &chunk.delta.pieces {
             answer.push(piece.clone(), &mut events);
         }
-        if chunk.delta.repairs.is_empty() && shows(&chunk.delta.pieces, &events) {
+        if chunk.delta.repairs.is_empty() && shows(&chunk.delta.pieces, &events, answer.calls()) {
             self.learn(data, &chunk.delta.pieces);
             return false;
         }
@@ -118,32 +108,12 @@ impl Chat {
             Channel::Content => b"\"content\":",
             Channel::Reasoning => b"\"reasoning_content\":",
         };
-        let mut written = Vec::new();
-        text.write_json(&mut written);
-        self.usual = memchr::memmem::rfind(data, name).and_then(|at| {
-            let at = at + name.len();
-            let at = at + (data[at..].len() - data[at..].trim_ascii_start().len());
-            let after = data[at..].strip_prefix(written.as_slice())?;
-            (!text.is_empty()).then(|| Usual {
-                before: data[..=at].to_vec(),
-                after: [b"\"", after].concat(),
-                channel: *channel,
-            })
-        });
+        self.usual = Usual::learn(data, name, *channel, text);
     }
 }
 
-/// An escaped text without quotes around it, if it can be read and holds no half characters.
-fn plain(text: &[u8]) -> Option<Text> {
-    if memchr::memmem::find(text, b"\\u").is_some() {
-        return None;
-    }
-    let text = std::str::from_utf8(text).ok()?;
-    Text::from_json(&format!("\"{text}\"")).filter(|text| !text.is_empty())
-}
-
-/// Whether the events show just these pieces.
-fn shows(pieces: &[Piece], events: &[Event]) -> bool {
+/// Whether the events show just these pieces, when so many calls have begun.
+fn shows(pieces: &[Piece], events: &[Event], calls: usize) -> bool {
     let mut events = events
         .iter()
         .filter(|event| !matches!(event, Event::CallEnd { .. }));
@@ -158,6 +128,7 @@ fn shows(pieces: &[Piece], events: &[Event]) -> bool {
                     if Some(*index) == slot && part.id.as_ref() == Some(id) && part.name.as_ref() == Some(name));
             let arguments = part.arguments.as_ref().filter(|text| !text.is_empty());
             begins
+                && slot.is_some_and(|slot| slot < calls)
                 && arguments.is_none_or(|arguments| {
                     matches!(events.next(), Some(Event::CallArguments { index, text })
                         if Some(*index) == slot && text == arguments)
@@ -485,7 +456,7 @@ pub(super) fn whole(body: &[u8], answer: &mut Answer) -> Option<Vec<u8>> {
         }
         answer.push(piece.clone(), &mut events);
     }
-    if said.repairs.is_empty() && shows(&said.pieces, &events) {
+    if said.repairs.is_empty() && shows(&said.pieces, &events, answer.calls()) {
         return None;
     }
     let message = Message::of(&events);

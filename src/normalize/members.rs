@@ -57,6 +57,11 @@ impl<'a> Members<'a> {
         self.0.iter().map(|(key, raw)| (&**key, raw.get()))
     }
 
+    /// Whether there are none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Whether a member is this word.
     pub(super) fn is(&self, key: &str, word: &str) -> bool {
         self.text(key).is_some_and(|text| text == word)

@@ -116,6 +116,17 @@ impl Reader {
         true
     }
 
+    /// How many bytes are held.
+    pub(super) fn held(&self) -> usize {
+        let place = match &self.place {
+            Place::Text => 0,
+            Place::Section(noise) => noise.len(),
+            Place::Header { header, .. } => header.len(),
+            Place::Arguments { behind, .. } => behind.len(),
+        };
+        place + self.carry.as_bytes().len()
+    }
+
     /// Something else than text comes: what is undecided outside of calls is decided.
     pub(super) fn settle(&mut self, sink: &mut Sink<'_>) {
         if matches!(self.place, Place::Text) {

@@ -77,6 +77,8 @@ kinds! {
     StrayTag = "stray_tag",
     /// Thinking in a field that clients do not read, or twice (K14).
     ReasoningField = "reasoning_field",
+    /// Thinking without the signature that clients want to see before they send it back (6.4).
+    Unsigned = "unsigned_thinking",
     /// A placeholder for no content before the answer (K15).
     Placeholder = "placeholder",
     /// Arguments that were empty, no text or encoded twice (K16).

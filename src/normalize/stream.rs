@@ -13,6 +13,7 @@ use bytes::Bytes;
 use crate::normalize::answer::Answer;
 use crate::normalize::chat::{self, Chat};
 use crate::normalize::frames::{Ends, Fields};
+use crate::normalize::messages::{self, Messages};
 use crate::normalize::repairs::Repairs;
 use crate::normalize::rules::Rules;
 
@@ -59,6 +60,11 @@ impl Repairer {
         Self::new(Box::new(Chat::default()), rules, observes)
     }
 
+    /// For an answer of Anthropic messages.
+    pub fn messages(rules: Arc<Rules>, observes: bool) -> Self {
+        Self::new(Box::new(Messages::default()), rules, observes)
+    }
+
     fn new(codec: Box<dyn Codec>, rules: Arc<Rules>, observes: bool) -> Self {
         Self {
             codec,
@@ -102,6 +108,11 @@ impl Repairer {
     /// What was repaired so far.
     pub fn repairs(&self) -> &Repairs {
         self.answer.repairs()
+    }
+
+    /// How many bytes are held: undecided, waiting for a call's end, or remembered to tell copies.
+    pub fn held(&self) -> usize {
+        self.held.len() + self.answer.held()
     }
 
     fn repair(&mut self, chunk: &Bytes, out: &mut Vec<Bytes>) {
@@ -164,6 +175,13 @@ pub fn whole_chat(rules: Arc<Rules>, body: &[u8]) -> (Option<Vec<u8>>, Repairs) 
     } else {
         None
     };
+    (repaired, answer.repairs().clone())
+}
+
+/// Repairs an answer of Anthropic messages that came as one body; `None` if there is nothing to repair.
+pub fn whole_messages(rules: Arc<Rules>, body: &[u8]) -> (Option<Vec<u8>>, Repairs) {
+    let mut answer = Answer::new(rules);
+    let repaired = messages::whole(body, &mut answer);
     (repaired, answer.repairs().clone())
 }
 

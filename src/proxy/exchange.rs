@@ -23,6 +23,7 @@ use crate::proxy::board::{Entry, Outcome, Phase};
 use crate::proxy::fault::Fault;
 use crate::proxy::listener::Answer;
 use crate::proxy::meter::{Afterwards, Meter, Subject};
+use crate::proxy::repair::Mending;
 use crate::proxy::stalls::Watched;
 use crate::proxy::stream::Relay;
 use crate::proxy::trouble::Failing;
@@ -102,6 +103,7 @@ pub(super) async fn exchange(
         Some(affinity) => affinity.pin(chunks, call.dialect, &facts),
         None => chunks,
     };
+    let (chunks, mending) = proxy.repairing.read(call.dialect, &subject.model, chunks);
     let arrived = Instant::now();
     let patience = call.patience;
     let entry = proxy.board.enter(
@@ -158,7 +160,7 @@ pub(super) async fn exchange(
             Ok(answer) if answer.status().is_success() => {
                 meter.entry.answered(call.upstream.host());
                 meter.entry.phase(Phase::Streaming);
-                return Ok(relay(&call, meter, watched, answer));
+                return Ok(relay(&call, meter, watched, mending, answer));
             }
             Ok(answer) => {
                 let (parts, text) = read_refusal(answer).await;
@@ -338,6 +340,7 @@ fn relay(
     call: &Call,
     mut meter: Box<Meter>,
     watched: Watched,
+    mending: Option<Mending>,
     answer: Response<AnswerBody>,
 ) -> Response<Answer> {
     let (mut parts, body) = answer.into_parts();
@@ -350,7 +353,14 @@ fn relay(
     parts.headers = response_headers(parts.headers);
     meter.answer(Tap::new(call.dialect, events));
     let relay = Relay::new(body, meter, call.afterwards.clone(), watched, must_end);
-    Response::from_parts(parts, Answer::Relay(relay))
+    let answer = match mending.filter(|mending| must_end && mending.reads()) {
+        Some(mending) => {
+            parts.headers.remove(http::header::CONTENT_LENGTH);
+            Answer::Mended(Box::new(mending.mend(relay, events)))
+        }
+        None => Answer::Relay(relay),
+    };
+    Response::from_parts(parts, answer)
 }
 
 /// The head and the beginning of an answer that is no success.

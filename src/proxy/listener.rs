@@ -33,6 +33,7 @@ use crate::proxy::interim::{Signs, share};
 use crate::proxy::keys::Asker;
 use crate::proxy::meter::Afterwards;
 use crate::proxy::patience::{self, Patience};
+use crate::proxy::repair::Mended;
 use crate::proxy::route::{Path, split};
 use crate::proxy::stream::{BodyError, Relay};
 use crate::upstream::{
@@ -405,6 +406,8 @@ impl Body for Marked {
 pub(super) enum Answer {
     /// A model's answer, metered.
     Relay(Relay),
+    /// A model's answer, metered and repaired.
+    Mended(Box<Mended>),
     /// An answer that is none of a model.
     Through(AnswerBody),
     /// Words of our own.
@@ -429,6 +432,7 @@ impl Body for Answer {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.get_mut() {
             Self::Relay(body) => Pin::new(body).poll_frame(context),
+            Self::Mended(body) => Pin::new(body).poll_frame(context),
             Self::Through(body) => Pin::new(body).poll_frame(context).map_err(Into::into),
             Self::Full(body) => Pin::new(body)
                 .poll_frame(context)
@@ -442,6 +446,7 @@ impl Body for Answer {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Relay(body) => body.is_end_stream(),
+            Self::Mended(body) => body.is_end_stream(),
             Self::Through(body) => body.is_end_stream(),
             Self::Full(body) => body.is_end_stream(),
             Self::Aside(body) => body.is_end_stream(),
@@ -451,6 +456,7 @@ impl Body for Answer {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Relay(body) => body.size_hint(),
+            Self::Mended(body) => body.size_hint(),
             Self::Through(body) => body.size_hint(),
             Self::Full(body) => body.size_hint(),
             Self::Aside(body) => body.size_hint(),

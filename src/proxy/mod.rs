@@ -30,6 +30,7 @@ mod keys;
 mod listener;
 mod meter;
 mod patience;
+mod repair;
 mod route;
 mod stalls;
 mod stream;
@@ -48,6 +49,7 @@ pub use board::{Activity, Board, Outcome, Phase};
 pub use fault::{Fault, Side};
 pub use keys::{Asker, Keys};
 pub use listener::{Aside, AsideHandler, serve};
+pub use repair::{Normalize, Repairing};
 pub use route::Routes;
 pub use stalls::Stalls;
 pub use trouble::{Failing, Trouble};
@@ -100,6 +102,8 @@ pub struct Proxy {
     pub ledger: Ledger,
     /// Connections to upstreams.
     pub client: Client,
+    /// How answers of Kimi models are repaired, and what was.
+    pub repairing: Arc<Repairing>,
     /// Breaks off answers that bring no byte for too long.
     pub stalls: Arc<Stalls>,
     /// The time of day, for waits that upstreams name as dates.

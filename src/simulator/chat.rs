@@ -40,20 +40,51 @@ fn set(document: &mut Value, field: &str, value: Value) {
     }
 }
 
+fn chunk(frame: &Frame, choices: Value) -> Value {
+    json!({
+        "id": frame.id, "object": "chat.completion.chunk", "created": frame.created, "model": frame.model,
+        "choices": choices,
+    })
+}
+
+/// A chunk with a delta.
+pub(super) fn delta(frame: &Frame, delta: Value, tokens: u64) -> Event {
+    let choices = json!([{"index": 0, "delta": delta, "finish_reason": null}]);
+    Event::data(&chunk(frame, choices), tokens)
+}
+
+/// The chunk that begins a stream.
+pub(super) fn opening(frame: &Frame) -> Event {
+    delta(frame, json!({"role": "assistant", "content": ""}), 0)
+}
+
+/// The chunks that end a stream.
+pub(super) fn ending(frame: &Frame, finish: &str) -> Vec<Event> {
+    let mut events = Vec::new();
+    let mut last = chunk(
+        frame,
+        json!([{"index": 0, "delta": {}, "finish_reason": finish}]),
+    );
+    match frame.usage {
+        UsagePlacement::Finish => set(&mut last, "usage", usage(frame)),
+        UsagePlacement::Separate => {
+            events.push(Event::data(&last, 0));
+            last = chunk(frame, json!([]));
+            set(&mut last, "usage", usage(frame));
+        }
+        UsagePlacement::None => {}
+    }
+    if let Some(perf) = &frame.perf {
+        set(&mut last, "perf_metrics", perf.clone());
+    }
+    events.push(Event::data(&last, 0));
+    events.push(Event::new("data: [DONE]\n\n".to_owned(), 0));
+    events
+}
+
 pub(super) fn stream(frame: &Frame, answer: &Answer) -> Vec<Event> {
-    let chunk = |choices: Value| {
-        json!({
-            "id": frame.id, "object": "chat.completion.chunk", "created": frame.created, "model": frame.model,
-            "choices": choices,
-        })
-    };
-    let delta = |delta: Value, tokens: u64| {
-        Event::data(
-            &chunk(json!([{"index": 0, "delta": delta, "finish_reason": null}])),
-            tokens,
-        )
-    };
-    let mut events = vec![delta(json!({"role": "assistant", "content": ""}), 0)];
+    let delta = |value: Value, tokens: u64| delta(frame, value, tokens);
+    let mut events = vec![opening(frame)];
     events.extend(
         frame
             .pieces(&answer.thinking)
@@ -77,22 +108,21 @@ pub(super) fn stream(frame: &Frame, answer: &Answer) -> Vec<Event> {
             )
         }));
     }
-    let mut last = chunk(json!([{"index": 0, "delta": {}, "finish_reason": finish(answer)}]));
-    match frame.usage {
-        UsagePlacement::Finish => set(&mut last, "usage", usage(frame)),
-        UsagePlacement::Separate => {
-            events.push(Event::data(&last, 0));
-            last = chunk(json!([]));
-            set(&mut last, "usage", usage(frame));
-        }
-        UsagePlacement::None => {}
-    }
-    if let Some(perf) = &frame.perf {
-        set(&mut last, "perf_metrics", perf.clone());
-    }
-    events.push(Event::data(&last, 0));
-    events.push(Event::new("data: [DONE]\n\n".to_owned(), 0));
+    events.extend(ending(frame, finish(answer)));
     events
+}
+
+/// The document around a message.
+pub(super) fn envelope(frame: &Frame, message: Value, finish: &str) -> Value {
+    let mut document = json!({
+        "id": frame.id, "object": "chat.completion", "created": frame.created, "model": frame.model,
+        "choices": [{"index": 0, "message": message, "finish_reason": finish}],
+        "usage": usage(frame),
+    });
+    if let Some(perf) = &frame.perf {
+        set(&mut document, "perf_metrics", perf.clone());
+    }
+    document
 }
 
 pub(super) fn document(frame: &Frame, answer: &Answer) -> Value {
@@ -109,15 +139,7 @@ pub(super) fn document(frame: &Frame, answer: &Answer) -> Value {
         });
         set(&mut message, "tool_calls", calls.collect());
     }
-    let mut document = json!({
-        "id": frame.id, "object": "chat.completion", "created": frame.created, "model": frame.model,
-        "choices": [{"index": 0, "message": message, "finish_reason": finish(answer)}],
-        "usage": usage(frame),
-    });
-    if let Some(perf) = &frame.perf {
-        set(&mut document, "perf_metrics", perf.clone());
-    }
-    document
+    envelope(frame, message, finish(answer))
 }
 
 #[cfg(test)]

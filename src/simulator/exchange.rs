@@ -38,6 +38,7 @@ use super::engine::Need;
 use super::fault::Fault;
 use super::fault::MARKER;
 use super::fault::Wish;
+use super::garbled;
 use super::options::Account;
 use super::options::HeaderUnit;
 use super::refusal::BAD_GATEWAY_PAGE;
@@ -399,11 +400,19 @@ impl Visit {
             calls_before: ask.talk.calls,
             event_tokens: self.engine.options.event_tokens,
         };
+        let garbled = match fault {
+            Some(Fault::Garbled(way)) => Some(way.script(&said, frame.calls_before)),
+            _ => None,
+        };
         self.exchange.record.status = 200;
         let reset = self.line.reset.clone();
         let (body, kind) = if ask.stream {
             let options = &self.engine.options;
-            let events = frame.dress(frame.stream(&said), options.comments, options.crlf);
+            let events = garbled
+                .as_ref()
+                .and_then(|script| garbled::stream(&frame, script));
+            let events = events.unwrap_or_else(|| frame.stream(&said));
+            let events = frame.dress(events, options.comments, options.crlf);
             let (events, ending) = frame.damage(events, fault);
             let chunk = options.chunk_bytes;
             let pace = self.engine.real(pace);
@@ -412,7 +421,10 @@ impl Visit {
                 "text/event-stream",
             )
         } else {
-            let mut text = frame.document(&said).to_string();
+            let text = garbled
+                .as_ref()
+                .and_then(|script| garbled::document(&frame, script));
+            let mut text = text.unwrap_or_else(|| frame.document(&said).to_string());
             let ending = match fault {
                 Some(Fault::ErrorEvent) => return self.refuse(&Refusal::Broken, Verdict::Admitted),
                 Some(Fault::Truncate | Fault::BrokenChunk) => {

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::garble::Garble;
 use super::options::UnknownName;
 
 /// One fault. Those that name a stream act on the answer's body, streamed or not; the others replace the answer.
@@ -32,10 +33,12 @@ pub enum Fault {
     Shed,
     /// The client is accepted and never gets a status line.
     Silent,
+    /// The answer is whole, and what the model says in it is garbled.
+    Garbled(Garble),
 }
 
 impl Fault {
-    /// The words that name the faults; `cut-after=N` also takes a count.
+    /// The words that name the faults; `cut-after=N` also takes a count, `KNN` a number from 01 to 30.
     pub const NAMES: &[&str] = &[
         "stall",
         "cut",
@@ -49,6 +52,7 @@ impl Fault {
         "429",
         "503",
         "silent",
+        "KNN",
     ];
 }
 
@@ -108,6 +112,7 @@ impl FromStr for Fault {
                 .strip_prefix("cut-after=")
                 .and_then(|count| count.parse().ok())
                 .map(Self::CutAfter)
+                .or_else(|| word.parse().ok().map(Self::Garbled))
                 .ok_or_else(|| UnknownName::new("fault", word, Self::NAMES))?,
         })
     }
@@ -128,6 +133,7 @@ impl fmt::Display for Fault {
             Self::Throttled => "429",
             Self::Shed => "503",
             Self::Silent => "silent",
+            Self::Garbled(way) => return way.fmt(out),
         })
     }
 }
@@ -139,7 +145,7 @@ mod tests {
     #[test]
     fn names_and_faults_convert_both_ways() {
         for name in Fault::NAMES {
-            let name = name.replace("=N", "=3");
+            let name = name.replace("=N", "=3").replace("NN", "07");
             assert_eq!(name.parse::<Fault>().unwrap().to_string(), name);
         }
         assert!("cut-after=x".parse::<Fault>().is_err());

@@ -10,7 +10,7 @@ use super::reply::Event;
 use super::reply::Frame;
 
 /// The client sends it back with the thinking; nobody verifies it here.
-const SIGNATURE: &str = "c2ltdWxhdGVk";
+pub(super) const SIGNATURE: &str = "c2ltdWxhdGVk";
 
 fn stop_reason(answer: &Answer) -> &'static str {
     if answer.cut_short {
@@ -35,14 +35,38 @@ fn call_id(frame: &Frame, index: usize) -> String {
     format!("toolu_{:024}", frame.calls_before + index)
 }
 
-pub(super) fn stream(frame: &Frame, answer: &Answer) -> Vec<Event> {
-    let mut events = vec![Event::typed(
+/// The event that begins a stream.
+pub(super) fn opening(frame: &Frame) -> Event {
+    Event::typed(
         &json!({"type": "message_start", "message": {
             "id": frame.id, "type": "message", "role": "assistant", "model": frame.model, "content": [],
             "stop_reason": null, "stop_sequence": null, "usage": {"input_tokens": 0, "output_tokens": 0},
         }}),
         0,
-    )];
+    )
+}
+
+/// The events that end a stream.
+pub(super) fn ending(frame: &Frame, reason: &str) -> [Event; 2] {
+    let delta = json!({
+        "type": "message_delta", "delta": {"stop_reason": reason, "stop_sequence": null}, "usage": usage(frame),
+    });
+    [
+        Event::typed(&delta, 0),
+        Event::typed(&json!({"type": "message_stop"}), 0),
+    ]
+}
+
+/// The document around its blocks.
+pub(super) fn envelope(frame: &Frame, content: Vec<Value>, reason: &str) -> Value {
+    json!({
+        "id": frame.id, "type": "message", "role": "assistant", "model": frame.model, "content": content,
+        "stop_reason": reason, "stop_sequence": null, "usage": usage(frame),
+    })
+}
+
+pub(super) fn stream(frame: &Frame, answer: &Answer) -> Vec<Event> {
+    let mut events = vec![opening(frame)];
     let mut index = 0;
     let mut block = |start: Value, start_tokens: u64, deltas: Vec<(Value, u64)>| {
         events.push(Event::typed(
@@ -94,14 +118,7 @@ pub(super) fn stream(frame: &Frame, answer: &Answer) -> Vec<Event> {
             deltas.collect(),
         );
     }
-    events.push(Event::typed(
-        &json!({
-            "type": "message_delta", "delta": {"stop_reason": stop_reason(answer), "stop_sequence": null},
-            "usage": usage(frame),
-        }),
-        0,
-    ));
-    events.push(Event::typed(&json!({"type": "message_stop"}), 0));
+    events.extend(ending(frame, stop_reason(answer)));
     events
 }
 
@@ -118,10 +135,7 @@ pub(super) fn document(frame: &Frame, answer: &Answer) -> Value {
         let input: Value = serde_json::from_str(&call.arguments).unwrap_or_default();
         json!({"type": "tool_use", "id": call_id(frame, number), "name": call.name, "input": input})
     }));
-    json!({
-        "id": frame.id, "type": "message", "role": "assistant", "model": frame.model, "content": content,
-        "stop_reason": stop_reason(answer), "stop_sequence": null, "usage": usage(frame),
-    })
+    envelope(frame, content, stop_reason(answer))
 }
 
 #[cfg(test)]

@@ -25,7 +25,8 @@
 //!
 //! A fault of [`Fault`] happens when the request's header `x-simulate-fault` names it, when the newest user text
 //! holds `[[fault:NAME]]`, or by chance after [`Options::faults`]. `NAME*2` happens to the first two requests that ask for
-//! it with the same session and text, so that a retry can succeed.
+//! it with the same session and text, so that a retry can succeed. The faults `K01` to `K30` garble what the model says,
+//! as providers do with Kimi models.
 
 mod agent;
 mod ask;
@@ -36,6 +37,8 @@ mod chat;
 mod engine;
 mod exchange;
 mod fault;
+mod garble;
+mod garbled;
 mod messages;
 mod options;
 mod refusal;
@@ -45,6 +48,7 @@ mod server;
 mod truth;
 
 pub use fault::Fault;
+pub use garble::Garble;
 pub use options::Account;
 pub use options::Admission;
 pub use options::Charge;

@@ -24,7 +24,6 @@ fn main() {
         clients: 20,
         prompt: 60_000,
         output: 300,
-        scale: 1.0,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

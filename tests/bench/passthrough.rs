@@ -385,6 +385,7 @@ async fn start_kimiq(upstream: SocketAddr) -> SocketAddr {
         client: Client::new(ClientOptions::default()).unwrap(),
         wall: kimiq::clock::wall,
         stalls: Stalls::new(Options::default().stall),
+        repairing: Arc::default(),
     });
     proxy.routes.set_default(
         Upstream::parse("bench", &format!("http://{upstream}"), false)

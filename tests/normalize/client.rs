@@ -21,6 +21,8 @@ pub(crate) struct Seen {
     pub(crate) finish: Option<String>,
     /// What would break a client.
     pub(crate) faults: Vec<String>,
+    /// Words came since the last call began.
+    interrupted: bool,
 }
 
 impl Seen {
@@ -88,18 +90,8 @@ impl Seen {
             for call in &calls {
                 self.part(call);
             }
-        } else if before != (self.content.len(), self.reasoning.len())
-            && let Some(call) = self.calls.last()
-            && !call.arguments.is_empty()
-            && serde_json::from_str::<Value>(&call.arguments).is_err()
-            && self.finish.is_none()
-            && self
-                .calls
-                .last()
-                .is_some_and(|call| call.arguments.starts_with('{'))
-        {
-            let text = format!("words inside a call: {}", call.arguments);
-            self.fault(&text);
+        } else {
+            self.interrupted |= before != (self.content.len(), self.reasoning.len());
         }
         if let Some(finish) = choice["finish_reason"].as_str() {
             if self.finish.is_some() {
@@ -130,11 +122,15 @@ impl Seen {
                     self.calls.len()
                 ));
             }
+            self.interrupted = false;
             self.calls.push(Call {
                 id: string(&part["id"]),
                 name,
                 arguments: String::new(),
             });
+        }
+        if self.interrupted {
+            self.fault("words inside a call");
         }
         if let Some(call) = self.calls.last_mut() {
             call.arguments

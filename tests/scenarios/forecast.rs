@@ -11,7 +11,7 @@ use super::stage::{Crowd, Stage, fast};
 use crate::support::time::in_own_time;
 
 /// Time between two questions.
-const ASKED_EVERY: Duration = Duration::from_secs(1);
+const ASKED_EVERY: Duration = Duration::from_secs(2);
 
 /// What was said of a wait, and how long it then took.
 struct Said {
@@ -27,7 +27,7 @@ impl Said {
     }
 }
 
-/// A wait that is over: what was said each second.
+/// A wait that is over: what was said every two seconds.
 type Past = Vec<Said>;
 
 /// Which of it is looked at, given the number of the wait.
@@ -85,7 +85,7 @@ fn forecasts_of_two_hundred_waits() {
     }
 }
 
-/// Asks each second why each terminal waits.
+/// Asks every two seconds why each terminal waits.
 async fn watch(crowd: Crowd) -> Vec<Past> {
     let stage = Stage::open(fast()).await;
     let gate = &stage.house.proxy.gate;

@@ -4,13 +4,12 @@ use std::time::Duration;
 
 use http::StatusCode;
 use http_body_util::BodyExt;
-use kimiq::limits::Options as Limits;
 use kimiq::simulator::{Options as Upstream, Simulator, declared};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
-use super::house::{House, ask, quick};
+use super::house::{House, ask};
 
 /// What to do.
 #[derive(Clone, Copy, Debug)]
@@ -20,8 +19,6 @@ pub(crate) struct Burst {
     pub(crate) prompt: u64,
     /// Tokens of each answer.
     pub(crate) output: u64,
-    /// How many times as fast as real time.
-    pub(crate) scale: f64,
 }
 
 /// What came of it.
@@ -30,9 +27,9 @@ pub(crate) struct Seen {
     pub(crate) finished: usize,
     pub(crate) refused_by_upstream: usize,
     pub(crate) refused_by_kimiq: usize,
-    /// From the first request to the end of the last answer, in simulated time.
+    /// From the first request to the end of the last answer.
     pub(crate) took: Duration,
-    /// The shortest answer, from its admission to its end, in simulated time.
+    /// The shortest answer, from its admission to its end.
     pub(crate) shortest: Duration,
 }
 
@@ -47,23 +44,10 @@ impl Burst {
 }
 
 pub(crate) async fn run(burst: Burst) -> Seen {
-    let window = Duration::from_mins(1).div_f64(burst.scale);
-    let options = Upstream {
-        time_scale: burst.scale,
-        ..Upstream::default()
-    };
-    let simulator = Simulator::start(options, &TaskTracker::new())
+    let simulator = Simulator::start(Upstream::default(), &TaskTracker::new())
         .await
         .unwrap();
-    let house = House::with(
-        simulator.addr(),
-        quick(),
-        Limits {
-            window,
-            ..Limits::default()
-        },
-    )
-    .await;
+    let house = House::start(simulator.addr()).await;
     // As long as four bytes a token, which is what the simulator counts.
     let text = "word ".repeat(usize::try_from(burst.prompt).unwrap() * 4 / 5);
     let start = Instant::now();
@@ -88,7 +72,7 @@ pub(crate) async fn run(burst: Burst) -> Seen {
         });
     }
     let statuses = clients.join_all().await;
-    let took = start.elapsed().mul_f64(burst.scale);
+    let took = start.elapsed();
     let truth = simulator.truth();
     let durations = truth
         .iter()
@@ -99,6 +83,6 @@ pub(crate) async fn run(burst: Burst) -> Seen {
         refused_by_upstream: truth.iter().filter(|it| it.status != 200).count(),
         refused_by_kimiq: statuses.iter().filter(|it| **it != StatusCode::OK).count(),
         took,
-        shortest: Duration::from_secs_f64(durations.fold(f64::INFINITY, f64::min) * burst.scale),
+        shortest: Duration::from_secs_f64(durations.fold(f64::INFINITY, f64::min)),
     }
 }

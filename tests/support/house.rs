@@ -64,6 +64,7 @@ impl House {
             client: Client::new(ClientOptions::default()).unwrap(),
             wall,
             stalls: Stalls::new(options.stall),
+            repairing: Arc::default(),
         });
         proxy.routes.set(
             Upstream::parse("up", &format!("http://{upstream}/base"), false)

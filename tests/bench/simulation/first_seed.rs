@@ -135,7 +135,7 @@ impl Policy for FirstSeed {
         self.pump(now, moves);
     }
 
-    fn wake(&self, now: Duration) -> Option<Duration> {
+    fn wake(&mut self, now: Duration) -> Option<Duration> {
         (!self.queue.is_empty()).then(|| now + Duration::from_millis(250))
     }
 }

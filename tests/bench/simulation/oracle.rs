@@ -283,7 +283,7 @@ impl Policy for Oracle {
         self.pump(now, upstream, moves);
     }
 
-    fn wake(&self, now: Duration) -> Option<Duration> {
+    fn wake(&mut self, now: Duration) -> Option<Duration> {
         let slot = u32::try_from(slot(now) + 1).unwrap_or(u32::MAX);
         (!self.waiting.is_empty()).then(|| SLOT * slot + Duration::from_millis(1))
     }

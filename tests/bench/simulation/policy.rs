@@ -40,7 +40,7 @@ pub(crate) trait Policy {
     fn hear(&mut self, now: Duration, told: Told<'_>, upstream: &Upstream, moves: &mut Vec<Move>);
 
     /// When it wants to be woken.
-    fn wake(&self, _now: Duration) -> Option<Duration> {
+    fn wake(&mut self, _now: Duration) -> Option<Duration> {
         None
     }
 

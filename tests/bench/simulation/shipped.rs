@@ -215,7 +215,7 @@ impl Policy for Shipped {
         self.decided(now, moves);
     }
 
-    fn wake(&self, now: Duration) -> Option<Duration> {
+    fn wake(&mut self, now: Duration) -> Option<Duration> {
         self.limiter
             .next_wake(moment(now))
             .map(|at| at.saturating_sub(origin()))

@@ -139,15 +139,12 @@ pub(crate) fn why(host: &Instance, terminal: Option<&str>) -> Result<Vec<WhyRepo
             .filter(|one| name.is_none_or(|name| one.terminal == name))
             .map(|one| {
                 let trouble = host.proxy.board.activity(&one.terminal).trouble;
-                let (state, why, eta) = match &trouble {
-                    Some(trouble) => {
-                        let why = down(trouble, &one.wait.in_full());
-                        (State::Retrying, why, next_try(trouble).eta)
-                    }
-                    None => {
-                        let eta = Duration::from_millis(one.wait.eta_ms);
-                        (State::Waiting, one.wait.in_full(), Some(eta))
-                    }
+                let (state, why, eta) = if let Some(trouble) = &trouble {
+                    let why = down(trouble, &one.wait.in_full());
+                    (State::Retrying, why, next_try(trouble).eta)
+                } else {
+                    let eta = Duration::from_millis(one.wait.eta_ms);
+                    (State::Waiting, one.wait.in_full(), Some(eta))
                 };
                 WhyReport {
                     terminal: inside(&one.terminal),

@@ -106,11 +106,8 @@ pub(super) async fn exchange(
     let (chunks, mending) = proxy.repairing.read(call.dialect, &subject.model, chunks);
     let arrived = Instant::now();
     let patience = call.patience;
-    let entry = proxy.board.enter(
-        &call.terminal,
-        facts.session.as_deref(),
-        call.upstream.host(),
-    );
+    let (session, host) = (facts.session.as_deref(), call.upstream.host());
+    let entry = proxy.board.enter(&call.terminal, session, host);
     let mut meter = Meter::new(proxy.clone(), subject, entry);
     let going = Going {
         proxy,

@@ -532,7 +532,7 @@ async fn tear_down(built: Built) {
         if let Err(error) = keeping::write(&proxy, &state) {
             tracing::error!(%error, "what was learned could not be saved");
         }
-        if let Err(error) = resume::forget_sessions(&state) {
+        if let Err(error) = resume::close_sessions(&state) {
             tracing::error!(%error, "the list of open sessions could not be removed");
         }
         if let Err(error) = proxy.ledger.flush() {

@@ -256,9 +256,17 @@ async fn half_a_plain_answer_is_no_whole_one() {
     })
     .await;
     let house = House::start(upstream).await;
+    // Nothing went out of an answer that is read whole before it is passed on, so its failure has a name.
     let answer = house
         .ask(house.request("/p/up/chat/completions", CHAT))
         .await;
+    assert_eq!(answer.status(), StatusCode::BAD_GATEWAY);
+    // One that passes unread is broken off.
+    let unread = CHAT.replace("kimi-k2.6", "glm-4p6");
+    let answer = house
+        .ask(house.request("/p/up/chat/completions", &unread))
+        .await;
+    assert_eq!(answer.status(), StatusCode::OK);
     assert!(answer.into_body().collect().await.is_err());
     house.until_nothing_is_held().await;
 }

@@ -116,3 +116,32 @@ async fn other_models_pass_byte_by_byte() {
     assert_eq!(ask(&house, "deepseek-v3", true).await, streamed());
     assert!(house.proxy.repairing.counts().is_empty());
 }
+
+#[tokio::test]
+async fn a_call_that_leaks_to_an_anthropic_client_arrives_as_one() {
+    let event =
+        |kind: &str, rest: &str| format!("event: {kind}\ndata: {{\"type\":\"{kind}\"{rest}}}\n\n");
+    let body = [
+        event("message_start", r#","message":{"id":"m","type":"message","role":"assistant","model":"k","content":[],"stop_reason":null,"usage":{"input_tokens":5,"output_tokens":0}}"#),
+        event("content_block_start", r#","index":0,"content_block":{"type":"text","text":""}"#),
+        event("content_block_delta", &format!(r#","index":0,"delta":{{"type":"text_delta","text":"Ok. {LEAK}"}}"#)),
+        event("content_block_stop", r#","index":0"#),
+        event("message_delta", r#","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":7}"#),
+        event("message_stop", ""),
+    ]
+    .concat();
+    let house = House::start(upstream("text/event-stream", body).await).await;
+    let tools = r#""tools":[{"name":"run","input_schema":{"type":"object","properties":{"cmd":{"type":"string"}}}}]"#;
+    let request = format!(
+        r#"{{"model":"kimi-k2","stream":true,"max_tokens":99,{tools},"messages":[{{"role":"user","content":"list"}}]}}"#
+    );
+    let answer = house
+        .ask(house.request("/p/up/v1/messages", &request))
+        .await;
+    let bytes = answer.into_body().collect().await.unwrap().to_bytes();
+    let text = String::from_utf8(bytes.to_vec()).unwrap();
+    assert!(!text.contains("<|tool"), "{text}");
+    assert!(text.contains(r#""type":"tool_use""#), "{text}");
+    assert!(text.contains("functions_run_0"), "{text}");
+    assert!(text.contains(r#""stop_reason":"tool_use""#), "{text}");
+}

@@ -71,17 +71,17 @@ impl Pool {
             if d == 2 {
                 return 0;
             }
-            let (estimates, requests) = match self.foreign[d].knows_until(window, now) {
+            let (estimates, hoped, requests) = match self.foreign[d].knows_until(window, now) {
                 Some(until) => {
                     let untold = self.untold.iter().rev();
-                    let untold = untold.take_while(|(at, _)| *at + window / TRANSIT > until);
-                    untold.fold((self.held[d], 0), |sum, (_, one)| {
-                        (sum.0 + one[d], sum.1 + 1)
+                    let untold = untold.take_while(|sent| sent.at + window / TRANSIT > until);
+                    untold.fold((self.held[d], self.hoped_held, 0), |sum, sent| {
+                        (sum.0 + sent.estimate[d], sum.1 + sent.hoped, sum.2 + 1)
                     })
                 }
-                None => (self.flying[d], self.in_flight as u64),
+                None => (self.flying[d], self.hoped, self.in_flight as u64),
             };
-            self.bias[d].allowance(estimates, requests)
+            self.bias[d].allowance(estimates, requests) + if d == 1 { hoped } else { 0 }
         })
     }
 
@@ -124,7 +124,14 @@ impl Pool {
             } else {
                 live
             };
-            foreign.observe(limit, counted, fuller, sure, now);
+            // Of what is in flight the estimate may have been too high.
+            foreign.observe(
+                limit,
+                counted,
+                fuller,
+                sure.saturating_sub(self.flying[d]),
+                now,
+            );
             let counts = Counts {
                 theirs: counted,
                 flowed: own,
@@ -132,18 +139,16 @@ impl Pool {
                 all_flowed: self.logs[d].all(),
                 all_ended: self.ended[d].all(),
             };
-            self.charging[d].observe(limit, counts);
+            // What the prompt cache holds of what is in flight would be taken for the one or the other.
+            if d != 1 || self.hoped <= limit / 50 {
+                self.charging[d].observe(limit, counts);
+            }
         }
         self.told = Some((now, told));
         if seen.over_limit {
             self.margin.over_limit(now);
         }
         self.refresh(options, now);
-    }
-
-    /// A request was sent that nobody counted yet.
-    pub(crate) fn is_sent(&mut self, estimate: [u64; 2], now: Duration) {
-        self.untold.push_back((now, estimate));
     }
 
     /// What a request really cost is known.
@@ -222,12 +227,12 @@ impl Pool {
         let own = self.is_overdrawn(0);
         if let Some(d) = (0..3).find(|&d| short(d, if d == 2 { 1 } else { need[d] })) {
             Verdict::Counted(d)
-        } else if own {
+        } else if own || (refused.cached > 0 && short(1, need[1] + refused.cached)) {
+            // Or it missed the prompt cache.
             Verdict::Explained
         } else if bursts {
             Verdict::Burst
-        } else if short(1, need[1] + refused.cached) || self.is_overdrawn(refused.cached) {
-            // It missed the prompt cache.
+        } else if self.is_overdrawn(refused.cached) {
             Verdict::Explained
         } else {
             Verdict::Unknown

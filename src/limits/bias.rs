@@ -41,7 +41,7 @@ impl Bias {
     }
 
     /// What so many tokens of estimates will cost on the whole.
-    fn scaled(&self, estimates: u64) -> u64 {
+    pub(crate) fn scaled(&self, estimates: u64) -> u64 {
         if self.estimated == 0 {
             return estimates;
         }

@@ -33,7 +33,7 @@ impl<'a> Future<'a> {
     /// Prompts in flight, which tend to come in bursts, will count at their end; outputs end as steadily as older ones
     /// leave the window (with them, estimates were 60 % too high in simulation).
     fn new(pool: &'a Pool, now: Duration) -> Self {
-        let flowing = pool.flowing(now);
+        let flowing = pool.flowing();
         let accounts = std::array::from_fn(|d| {
             let flying = if d < 2 { pool.flying[d] } else { 0 };
             let held = flowing[d].saturating_sub(pool.logs[d].sum());

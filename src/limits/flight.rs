@@ -31,6 +31,8 @@ pub(crate) struct Flight {
     pub(crate) estimate: [u64; 3],
     /// Tokens that the prompt cache was expected to hold.
     pub(crate) cached: u64,
+    /// Those of them that were not sure.
+    pub(crate) hoped: u64,
     pub(crate) max_tokens: Option<u64>,
     /// Prompt tokens that were not sent yet.
     pub(crate) held: [u64; 2],

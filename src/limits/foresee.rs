@@ -344,10 +344,17 @@ impl Dream {
             return;
         };
         let (pool, session) = (Arc::clone(&flight.pool), Arc::clone(&flight.session));
-        let tokens = Tokens {
-            generated: output,
-            ..flight.taken(0)
-        };
+        let guessed = flight.taken(output);
+        // Estimates that were wrong on the whole will be corrected.
+        let tokens = self.limiter.pools.get(&pool).map_or(guessed, |pool| {
+            let prompt = pool.bias[0].scaled(guessed.prompt);
+            let uncached = pool.bias[1].scaled(guessed.uncached());
+            Tokens {
+                prompt,
+                cached: prompt.saturating_sub(uncached),
+                ..guessed
+            }
+        });
         self.limiter.end(id, Ending::Settled(tokens), moment);
         let away = self
             .limiter

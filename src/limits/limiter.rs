@@ -23,7 +23,7 @@ use crate::limits::daily::Daily;
 use crate::limits::flight::Flight;
 use crate::limits::foresee::Foretold;
 use crate::limits::options::Options;
-use crate::limits::pool::{Pool, Quiet, price, service};
+use crate::limits::pool::{Pool, Quiet, Sent, price, service};
 use crate::limits::queue::{Spot, Waiting};
 use crate::limits::requests::Requests;
 use crate::limits::saved::{Saved, VERSION};
@@ -154,7 +154,7 @@ impl Limiter {
         pool.budgeted = ask.budgeted;
         pool.habits.came(&ask, now.at);
         let bounds = pool.bounds(self.options.output_reserve, ask.max_tokens);
-        let generated = pool.outputs.need(ask.class, bounds);
+        let generated = pool.outputs.need(bounds);
         if !self.daily.fits(ask.prompt.saturating_add(generated)) {
             self.refuse_daily(id, now);
             return id;
@@ -268,7 +268,12 @@ impl Limiter {
             pool.held[d] -= amount;
             flight.prompt[d] = Some(pool.spend(d, amount, now.at));
         }
-        pool.is_sent([flight.estimate[0], flight.estimate[1]], now.at);
+        pool.hoped_held -= flight.hoped;
+        pool.untold.push_back(Sent {
+            at: now.at,
+            estimate: [flight.estimate[0], flight.estimate[1]],
+            hoped: flight.hoped,
+        });
         pool.aging.push_back((now.at + pool.span, id));
         pool.quiet = Quiet::Unknown;
     }
@@ -326,6 +331,8 @@ impl Limiter {
         for d in 0..2 {
             pool.held[d] -= flight.held[d];
         }
+        pool.hoped -= flight.hoped;
+        pool.hoped_held -= if flight.sent { 0 } else { flight.hoped };
         pool.expect(Some(flight.rest), None);
         let spent = flight.cost(ending);
         let costs = spent.dimensions().into_array();
@@ -577,6 +584,9 @@ impl Limiter {
         let estimate = [waiting.need[0], waiting.expected[1], waiting.need[2]];
         (0..2).for_each(|d| pool.held[d] += estimate[d]);
         (0..3).for_each(|d| pool.flying[d] += estimate[d]);
+        let hoped = waiting.need[1].saturating_sub(estimate[1]);
+        pool.hoped += hoped;
+        pool.hoped_held += hoped;
         pool.in_flight += 1;
         pool.quiet = Quiet::Unknown;
         pool.admitted(&waiting, now.at);
@@ -600,6 +610,7 @@ impl Limiter {
             scout: pool.brake.admitted(),
             estimate,
             cached: waiting.cached,
+            hoped,
             max_tokens: waiting.max_tokens,
             held: [estimate[0], estimate[1]],
             rest,

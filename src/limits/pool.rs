@@ -30,9 +30,6 @@ pub(crate) const UNLIMITED: u64 = 1 << 50;
 
 /// Streams are taken to be this much faster than those seen, percent: what comes sooner needs room sooner.
 const SPEED_PERCENT: u64 = 110;
-/// Part of the limit by which outputs may be foreseen to overdraw the window. Only admissions are refused for what is in
-/// it, so an overdraft makes others wait and costs nothing; after a 429 that nothing explains none is accepted.
-const OVERDRAFT: u64 = 2;
 /// Part of a window by which those who fit may delay a head.
 const GENEROUS: u32 = 4;
 /// Retries that admissions earn, in thousandths: one in ten, ten at once.
@@ -61,6 +58,14 @@ pub(crate) struct Caps {
     pub(crate) inner: Option<[u64; 3]>,
 }
 
+/// A request that was sent: when, what was estimated, and what of its prompt the cache may hold or not.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sent {
+    pub(crate) at: Duration,
+    pub(crate) estimate: [u64; 2],
+    pub(crate) hoped: u64,
+}
+
 /// Account and model.
 #[derive(Clone, Debug)]
 pub(crate) struct Pool {
@@ -77,8 +82,7 @@ pub(crate) struct Pool {
     pub(crate) overdue: [u64; 3],
     /// Prompt tokens of requests that were admitted and not yet sent.
     pub(crate) held: [u64; 2],
-    /// Expected rests of the answers in flight, the shortest first; their sum, and that of their variances.
-    rests: Vec<u64>,
+    /// Sum of the expected rests of the answers in flight, and that of their variances.
     rest: (u64, u128),
     /// The mean with one deviation more.
     rest_held: u64,
@@ -99,9 +103,12 @@ pub(crate) struct Pool {
     pub(crate) foreign: [Foreign; 3],
     /// Tokens of each budget that the upstream counts beyond our account.
     pub(crate) others: [u64; 3],
-    /// Of the prompt budgets, how far estimates are off, and what was sent that no answer told of yet: when, and estimates.
+    /// Of the prompt budgets, how far estimates are off, and what was sent that no answer told of yet.
     pub(crate) bias: [Bias; 2],
-    pub(crate) untold: VecDeque<(Duration, [u64; 2])>,
+    pub(crate) untold: VecDeque<Sent>,
+    /// Tokens that the prompt cache may hold, or may not, of what is in flight, and of that part of it that was not sent.
+    pub(crate) hoped: u64,
+    pub(crate) hoped_held: u64,
     /// What the last answer told: when, and for each budget what was left.
     pub(crate) told: Option<(Duration, [Option<u64>; 3])>,
     pub(crate) margin: Margin,
@@ -133,7 +140,6 @@ impl Pool {
             ended: Default::default(),
             overdue: [0; 3],
             held: [0; 2],
-            rests: Vec::new(),
             rest: (0, 0),
             rest_held: 0,
             fixed: options.output_reserve.is_some(),
@@ -149,6 +155,8 @@ impl Pool {
             others: [0; 3],
             bias: Default::default(),
             untold: VecDeque::new(),
+            hoped: 0,
+            hoped_held: 0,
             told: None,
             margin: Margin::new(options.ratio, options.window, now),
             brake: Brake::default(),
@@ -230,7 +238,7 @@ impl Pool {
         while self
             .untold
             .front()
-            .is_some_and(|&(at, _)| at + self.span <= now)
+            .is_some_and(|sent| sent.at + self.span <= now)
         {
             self.untold.pop_front();
         }
@@ -316,38 +324,19 @@ impl Pool {
             .max(if self.binds_at_end(d) { ended } else { 0 })
     }
 
-    /// What is taken of each budget, given that outputs take their time and find the room that is free by then.
-    pub(crate) fn flowing(&self, now: Duration) -> [u64; 3] {
-        let full = self.taken(2);
-        let speed = self.speed * SPEED_PERCENT / 100;
-        let generated = if self.fixed || speed == 0 || full <= self.caps.flow[2] / 2 {
-            full
+    /// What is taken of each budget. Of outputs only what came binds: an upstream refuses admissions for what it has counted,
+    /// so what running answers bring later makes others wait and costs nothing. Their expected rests bind while no stream
+    /// was seen, and where the user sets the reserve.
+    pub(crate) fn flowing(&self) -> [u64; 3] {
+        let held = self.held(2);
+        let unseen = if self.fixed || self.speed == 0 {
+            held
         } else {
-            let (held, mean) = (self.held(2), self.rest.0.max(1));
             // What came in the last second is not counted yet: chunks and reports of them take their time.
-            let streams = self.in_flight as u64;
-            let unseen = (speed * streams / 1000).min(held);
-            let (mut ended, mut done) = (0, 0);
-            // Each stream brings its rest at the common speed; the deviation comes along in proportion.
-            let flow = |millis: u64| {
-                let each = speed * millis / 1_000_000;
-                while let Some(&rest) = self.rests.get(ended)
-                    && rest <= each
-                {
-                    done += rest;
-                    ended += 1;
-                }
-                (done + (self.rests.len() - ended) as u64 * each) * held / mean
-            };
-            let peak = self.logs[2].peak(held, flow, now, self.span);
-            let credit = if self.caution.is_on(now) {
-                0
-            } else {
-                self.caps.flow[2] / OVERDRAFT
-            };
-            self.logs[2].sum() + peak.saturating_sub(credit).max(unseen)
+            let speed = self.speed * SPEED_PERCENT / 100;
+            (speed * self.in_flight as u64 / 1000).min(held)
         };
-        [self.taken(0), self.taken(1), generated]
+        [self.taken(0), self.taken(1), self.logs[2].sum() + unseen]
     }
 
     /// Who goes now; remembers until when nobody can.
@@ -407,15 +396,10 @@ impl Pool {
         if let Some(rest) = before {
             self.rest.0 -= rest.mean;
             self.rest.1 -= u128::from(rest.variance);
-            if let Ok(index) = self.rests.binary_search(&rest.mean) {
-                self.rests.remove(index);
-            }
         }
         if let Some(rest) = after {
             self.rest.0 += rest.mean;
             self.rest.1 += u128::from(rest.variance);
-            let index = self.rests.partition_point(|&one| one <= rest.mean);
-            self.rests.insert(index, rest.mean);
         }
         let (mean, variance) = self.rest;
         // Wide square roots are slow, and rarely needed.

@@ -1,9 +1,9 @@
 //! How many output tokens to hold for a request: learned from the outputs that its pool has seen, per class.
 //!
 //! The client's `max_tokens` is never the reserve: Kimi Code sends up to 128,000, more than a new account may generate
-//! in three minutes. It only bounds it. A request needs a high quantile of the outputs to be admitted; from then on it
-//! holds the expected rest, given what has streamed, and all in flight together hold one standard deviation more: long
-//! answers and short ones outweigh each other.
+//! in three minutes. It only bounds it. A request needs a high quantile of all outputs to be admitted; from then on it
+//! holds the expected rest for its class, given what has streamed, and all in flight together hold one standard deviation
+//! more: long answers and short ones outweigh each other.
 
 use std::collections::VecDeque;
 
@@ -17,8 +17,8 @@ const ENOUGH: usize = 20;
 const ENOUGH_LONGER: usize = 5;
 /// Reserve until enough is known.
 const UNKNOWN: u64 = 1024;
-/// Part of the outputs that a reserve covers at admission, percent. The tail is long: three quarters cover the mean, and
-/// what is longer shows itself while it streams.
+/// Part of the outputs that must be free at admission, percent. The tail is long: three quarters cover the mean, and what is
+/// longer shows itself while it streams.
 const QUANTILE: usize = 75;
 /// Least reserve.
 const LEAST: u64 = 256;
@@ -74,15 +74,18 @@ impl Outputs {
         }
     }
 
-    /// Tokens that must be free to admit a request.
-    pub(crate) fn need(&self, class: Class, bounds: Bounds) -> u64 {
+    /// Tokens that must be free to admit a request: the same for all classes, because its own output comes later, and this is the
+    /// room for what all that run bring meanwhile.
+    pub(crate) fn need(&self, bounds: Bounds) -> u64 {
         let most = bounds.max_tokens.unwrap_or(u64::MAX);
         if let Some(fixed) = bounds.fixed {
             return fixed.min(most);
         }
-        let expected = self
-            .of(class)
-            .map_or(UNKNOWN, |samples| samples.quantile(QUANTILE).max(LEAST));
+        let expected = if self.all.sorted.len() < ENOUGH {
+            UNKNOWN
+        } else {
+            self.all.quantile(QUANTILE).max(LEAST)
+        };
         expected.min(most).min(bounds.cap / 4)
     }
 
@@ -237,8 +240,7 @@ mod tests {
     #[test]
     fn the_need_is_learned_and_bounded() {
         let mut outputs = Outputs::default();
-        let need =
-            |outputs: &Outputs, fixed, max, cap| outputs.need(Class::Loop, bounds(fixed, max, cap));
+        let need = |outputs: &Outputs, fixed, max, cap| outputs.need(bounds(fixed, max, cap));
         assert_eq!(need(&outputs, None, Some(128_000), 36_000), 1024);
         assert_eq!(need(&outputs, None, Some(100), 36_000), 100);
         assert_eq!(need(&outputs, Some(2048), None, 36_000), 2048);
@@ -262,15 +264,17 @@ mod tests {
             outputs.learn(Class::Loop, 300);
         }
         let any = bounds(None, None, 36_000);
-        assert_eq!(outputs.need(Class::Background, any), 300, "of all");
+        let mean = |outputs: &Outputs, class| outputs.rest(class, 0, 0, any).mean;
+        assert_eq!(mean(&outputs, Class::Background), 300, "of all");
         for _ in 0..ENOUGH {
             outputs.learn(Class::Background, 4000);
         }
-        assert_eq!(outputs.need(Class::Background, any), 4000);
-        assert_eq!(outputs.need(Class::Loop, any), 300);
+        assert_eq!(mean(&outputs, Class::Background), 4000);
+        assert_eq!(mean(&outputs, Class::Loop), 300);
+        assert_eq!(outputs.need(any), 4000, "a quantile of all");
         let mut again = Outputs::default();
         again.restore(outputs.saved());
-        assert_eq!(again.need(Class::Background, any), 4000);
+        assert_eq!(mean(&again, Class::Background), 4000);
     }
 
     #[test]

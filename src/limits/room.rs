@@ -81,7 +81,7 @@ impl Account<'_> {
 
 impl<'a> Room<'a> {
     pub(crate) fn new(pool: &'a Pool, now: Duration) -> Self {
-        let flowing = pool.flowing(now);
+        let flowing = pool.flowing();
         let accounts = std::array::from_fn(|index| {
             let d = index % 3;
             match index / 3 {

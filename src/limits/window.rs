@@ -185,27 +185,6 @@ impl Log {
         gone.map(|entry| entry.amount).sum()
     }
 
-    /// The most by which tokens that are still to flow exceed what the log frees until then: what flows later finds the
-    /// room that is free by then. `flow` tells how much of `all` will have come after so many milliseconds.
-    pub(crate) fn peak(
-        &self,
-        all: u64,
-        mut flow: impl FnMut(u64) -> u64,
-        now: Duration,
-        span: Duration,
-    ) -> u64 {
-        let (mut freed, mut peak) = (0, 0);
-        for entry in &self.entries {
-            let come = flow(millis((entry.at + span).saturating_sub(now))).min(all);
-            peak = come.saturating_sub(freed).max(peak);
-            if come == all {
-                break;
-            }
-            freed += entry.amount;
-        }
-        all.saturating_sub(freed).max(peak)
-    }
-
     /// When `amount` of what is spent now will be free; `None` if more is asked than is spent.
     pub(crate) fn free_at(&self, amount: u64, span: Duration) -> Option<Duration> {
         let mut freed = 0;
@@ -241,10 +220,6 @@ impl Log {
     pub(crate) fn entries(&self) -> impl Iterator<Item = (Duration, u64)> {
         self.entries.iter().map(|entry| (entry.at, entry.amount))
     }
-}
-
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Looks ahead along one log for a queue: how much room will have come by when, if every hold in flight is spent and
@@ -407,24 +382,6 @@ mod tests {
         assert_eq!(at(0, 60_600), (50, 50));
         assert_eq!(at(0, 130_000), (0, 0));
         assert_eq!(Log::default().beside(9, SPAN, SPAN, quarter), (0, 0));
-    }
-
-    #[test]
-    fn what_flows_later_finds_the_room_that_is_free_by_then() {
-        let mut log = Log::default();
-        for second in 0..60 {
-            log.push(secs(second), 10);
-        }
-        let check = |flow: u64, time: u64, expected: u64| {
-            let even = |millis: u64| (flow * millis).checked_div(time * 1000).unwrap_or(flow);
-            let peak = log.peak(flow, even, Duration::from_millis(59_999), SPAN);
-            assert_eq!(peak, expected, "{flow} over {time} s");
-        };
-        check(200, 0, 200);
-        check(200, 20, 0);
-        // Twice as fast as the log frees.
-        check(200, 10, 100);
-        check(100, 20, 0);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::normalize::calls::{Calls, Sink};
 use crate::normalize::event::{Channel, Event, Finish, Piece};
+use crate::normalize::k3::K3;
 use crate::normalize::reader::Reader;
 use crate::normalize::repairs::{Kind, Repairs};
 use crate::normalize::rules::Rules;
@@ -17,11 +18,63 @@ use crate::normalize::text::Text;
 pub struct Answer {
     /// The model is a Kimi.
     touched: bool,
-    reader: Reader,
+    texts: Texts,
     calls: Calls,
     repairs: Repairs,
     has_content: bool,
     finished: bool,
+}
+
+/// The reader of the texts, by the family's grammar.
+#[derive(Debug)]
+enum Texts {
+    K2(Box<Reader>),
+    K3(Box<K3>),
+}
+
+impl Texts {
+    fn new(rules: &Arc<Rules>) -> Self {
+        if rules.k3 {
+            Self::K3(Box::new(K3::new(rules.clone())))
+        } else {
+            Self::K2(Box::new(Reader::new(rules.clone())))
+        }
+    }
+
+    fn push(&mut self, field: Channel, text: &Text, sink: &mut Sink<'_>) {
+        match self {
+            Self::K2(reader) => reader.push(field, text, sink),
+            Self::K3(reader) => reader.push(field, text, sink),
+        }
+    }
+
+    fn passes(&mut self, field: Channel, text: &[u8]) -> bool {
+        match self {
+            Self::K2(reader) => reader.passes(field, text),
+            Self::K3(reader) => reader.passes(field, text),
+        }
+    }
+
+    fn settle(&mut self, sink: &mut Sink<'_>) {
+        match self {
+            Self::K2(reader) => reader.settle(sink),
+            Self::K3(reader) => reader.settle(sink),
+        }
+    }
+
+    fn end(&mut self, sink: &mut Sink<'_>) {
+        match self {
+            Self::K2(reader) => reader.end(sink),
+            Self::K3(reader) => reader.end(sink),
+        }
+    }
+
+    fn held(&self) -> usize {
+        match self {
+            Self::K2(reader) => reader.held(),
+            Self::K3(reader) => reader.held(),
+        }
+    }
 }
 
 impl Answer {
@@ -29,7 +82,7 @@ impl Answer {
     pub fn new(rules: Arc<Rules>) -> Self {
         Self {
             touched: rules.kimi,
-            reader: Reader::new(rules.clone()),
+            texts: Texts::new(&rules),
             calls: Calls::new(rules),
             repairs: Repairs::default(),
             has_content: false,
@@ -45,8 +98,10 @@ impl Answer {
     /// Tells the whole content before its pieces come, and whether reasoning comes: of an answer in one body nothing was
     /// shown yet, so a late close tag may still make what stands before it thinking.
     pub fn foresee(&mut self, content: &Text, has_reasoning: bool) {
-        if !has_reasoning {
-            self.reader.foresee(content);
+        match &mut self.texts {
+            _ if has_reasoning => {}
+            Texts::K2(reader) => reader.foresee(content),
+            Texts::K3(reader) => reader.foresee(content),
         }
     }
 
@@ -64,9 +119,9 @@ impl Answer {
                     sink.text(channel, b"");
                 }
             }
-            Piece::Text(channel, text) => self.reader.push(channel, &text, &mut sink),
+            Piece::Text(channel, text) => self.texts.push(channel, &text, &mut sink),
             Piece::Call(part) => {
-                self.reader.settle(&mut sink);
+                self.texts.settle(&mut sink);
                 sink.part(&part);
             }
             Piece::CallEnd { slot } => sink.part_end(slot),
@@ -86,7 +141,7 @@ impl Answer {
 
     /// Whether this text, which is all that comes, may pass unseen; then it counts as passed.
     pub fn passes(&mut self, channel: Channel, text: &[u8]) -> bool {
-        let passes = self.calls.at_rest() && self.reader.passes(channel, text);
+        let passes = self.calls.at_rest() && self.texts.passes(channel, text);
         self.has_content |= passes && channel == Channel::Content;
         passes
     }
@@ -99,7 +154,7 @@ impl Answer {
             repairs: &mut self.repairs,
             out,
         };
-        self.reader.settle(&mut sink);
+        self.texts.settle(&mut sink);
         self.notice(&out[from..]);
     }
 
@@ -115,7 +170,7 @@ impl Answer {
 
     /// How many bytes are held.
     pub(super) fn held(&self) -> usize {
-        self.reader.held() + self.calls.held()
+        self.texts.held() + self.calls.held()
     }
 
     /// Counts what a codec repaired.
@@ -144,7 +199,7 @@ impl Answer {
             repairs: &mut self.repairs,
             out,
         };
-        self.reader.end(&mut sink);
+        self.texts.end(&mut sink);
         sink.finish();
     }
 

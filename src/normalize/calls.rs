@@ -313,7 +313,10 @@ impl Sink<'_> {
         if !recovered && name != call.said && !call.said.is_empty() {
             self.repairs.count(Kind::Name);
         }
-        let id = self.calls.ids.assign(said, recovered, &name, self.repairs);
+        let id = {
+            let Calls { ids, rules, .. } = &mut *self.calls;
+            ids.assign(said, recovered, &name, || rules.calls_before, self.repairs)
+        };
         let index = self.calls.begun;
         self.calls.begun += 1;
         call.shown = Some((name.clone(), index));
@@ -344,12 +347,11 @@ enum Owner {
 
 impl Calls {
     pub(super) fn new(rules: Arc<Rules>) -> Self {
-        let ids = Ids::new(rules.calls_before);
         Self {
             rules,
             queue: VecDeque::new(),
             waiting: 0,
-            ids,
+            ids: Ids::default(),
             begun: 0,
             past: Vec::new(),
             remembered: 0,

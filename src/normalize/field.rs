@@ -95,7 +95,7 @@ impl Field {
 
     /// The whole content is known: begins in a thought if a close tag comes that no open one precedes.
     pub(super) fn foresee(&mut self, content: &[u8], rules: &Rules) {
-        if self.has_reasoning || rules.mentions_think || self.lead != Lead::Start {
+        if self.has_reasoning || self.lead != Lead::Start {
             return;
         }
         let mut start = content.trim_ascii_start();
@@ -111,6 +111,9 @@ impl Field {
                 Start::Marker(Marker::ThinkOpen, _) if content.len() - at == start.len() => return,
                 Start::Marker(marker, _) if !mask.in_code() => {
                     if marker == Marker::ThinkClose {
+                        if rules.mentions_think {
+                            return;
+                        }
                         self.closing = Closing::Due;
                         self.channel = Channel::Reasoning;
                         return;

@@ -99,26 +99,19 @@ fn last_number(said: &str) -> Option<u64> {
 /// Gives the calls of one answer their ids.
 #[derive(Clone, Debug, Default)]
 pub struct Ids {
-    next: u64,
     used: BTreeSet<String>,
 }
 
 impl Ids {
-    /// Made-up ids go on from the calls that the request's history holds.
-    pub fn new(calls_before: u64) -> Self {
-        Self {
-            next: calls_before,
-            used: BTreeSet::new(),
-        }
-    }
-
     /// The id of the next call, unique in the answer. `said` is what the upstream said: of a structured call its id,
     /// which is kept whatever its form; of a recovered call the header, which is kept if it is canonical and of this name.
+    /// Made-up ids go on from the calls that the request's history holds, so many `before`.
     pub fn assign(
         &mut self,
         said: Option<&str>,
         recovered: bool,
         name: &str,
+        before: impl FnOnce() -> u64,
         repairs: &mut Repairs,
     ) -> String {
         let said = said.map(str::trim).filter(|said| !said.is_empty());
@@ -129,11 +122,11 @@ impl Ids {
             _ => {
                 repairs.count(Kind::Id);
                 let told = said.filter(|said| recovered || canonical(said).is_some());
-                let from = told.and_then(index_in).unwrap_or(self.next);
+                let next = || before().saturating_add(self.used.len() as u64);
+                let from = told.and_then(index_in).unwrap_or_else(next);
                 next_free(name, from, &self.used)
             }
         };
-        self.next = self.next.saturating_add(1);
         self.used.insert(id.clone());
         id
     }
@@ -210,11 +203,13 @@ mod tests {
     #[test]
     fn an_answer_s_ids_are_native_and_unique() {
         let check = |calls: &[(Option<&str>, bool, &str)], expected: &[&str], counted: u32| {
-            let mut ids = Ids::new(4);
+            let mut ids = Ids::default();
             let mut repairs = Repairs::default();
             let given: Vec<String> = calls
                 .iter()
-                .map(|(said, recovered, name)| ids.assign(*said, *recovered, name, &mut repairs))
+                .map(|(said, recovered, name)| {
+                    ids.assign(*said, *recovered, name, || 4, &mut repairs)
+                })
                 .collect();
             assert_eq!(given, expected);
             assert_eq!(repairs.of(Kind::Id), counted, "{expected:?}");
@@ -275,9 +270,9 @@ mod tests {
 
         #[test]
         fn no_id_is_given_twice(calls in prop::collection::vec((prop::option::of("functions.[ab]:[0-2]|[0-2]|x"), any::<bool>(), "[ab]"), 0..20)) {
-            let mut ids = Ids::new(0);
+            let mut ids = Ids::default();
             let mut repairs = Repairs::default();
-            let given: Vec<String> = calls.iter().map(|(said, recovered, name)| ids.assign(said.as_deref(), *recovered, name, &mut repairs)).collect();
+            let given: Vec<String> = calls.iter().map(|(said, recovered, name)| ids.assign(said.as_deref(), *recovered, name, || 0, &mut repairs)).collect();
             let distinct: BTreeSet<&String> = given.iter().collect();
             prop_assert_eq!(distinct.len(), given.len());
         }

@@ -10,7 +10,7 @@ use crate::normalize::history::History;
 use crate::normalize::members::Members;
 use crate::normalize::names::Tools;
 use crate::normalize::repairs::Repairs;
-use crate::normalize::rules::Rules;
+use crate::normalize::rules::{Asked, Rules};
 use crate::wire::Dialect;
 
 /// A request, read.
@@ -38,41 +38,31 @@ impl Request {
                 repairs,
             });
         }
-        rules.tools = tools(&members);
-        rules.forbids_calls = forbids_calls(&members);
+        let mut asked = Asked {
+            tools: tools(&members),
+            forbids_calls: forbids_calls(&members),
+            ..Asked::default()
+        };
         let (list, head) = match dialect {
             Dialect::Chat => ("messages", None),
             Dialect::Messages => ("messages", members.get("system")),
             Dialect::Responses => ("input", members.get("instructions")),
         };
         for said in [members.get(list), head].into_iter().flatten() {
-            rules.mentions_markers |= mentions(said, "|tool_call", "<", "\\u003c");
-            rules.mentions_think |= mentions_think(said);
+            asked.mentions_markers |= mentions(said, "|tool_call", "<", "\\u003c");
+            asked.mentions_think |= mentions_think(said);
         }
         let mut history = History::new(body, dialect);
         for message in members.items(list) {
             history.take(message);
         }
-        rules.calls_before = history.calls();
+        asked.calls_before = history.calls();
         let body = history.cleaned(&mut repairs);
         Some(Self {
-            rules,
+            rules: rules.asking(asked),
             body,
             repairs,
         })
-    }
-}
-
-impl Rules {
-    /// What an upstream's model id tells: whether the model is a Kimi, and of which family.
-    pub fn of_model(id: &str) -> Self {
-        let id = id.to_lowercase();
-        let kimi = id.contains("kimi");
-        Self {
-            kimi,
-            k3: kimi && (id.contains("kimi-k3") || id.contains("kimi_k3")),
-            ..Self::default()
-        }
     }
 }
 

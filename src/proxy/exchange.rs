@@ -103,7 +103,9 @@ pub(super) async fn exchange(
         Some(affinity) => affinity.pin(chunks, call.dialect, &facts),
         None => chunks,
     };
-    let (chunks, mending) = proxy.repairing.read(call.dialect, &subject.model, chunks);
+    let (chunks, mending) = proxy
+        .repairing
+        .read(call.dialect, &subject.model, &facts, chunks);
     let arrived = Instant::now();
     let patience = call.patience;
     let (session, host) = (facts.session.as_deref(), call.upstream.host());
@@ -157,7 +159,7 @@ pub(super) async fn exchange(
             Ok(answer) if answer.status().is_success() => {
                 meter.entry.answered(call.upstream.host());
                 meter.entry.phase(Phase::Streaming);
-                return Ok(relay(&call, meter, watched, mending, answer));
+                return relay(&call, meter, watched, mending, answer).await;
             }
             Ok(answer) => {
                 let (parts, text) = read_refusal(answer).await;
@@ -333,13 +335,13 @@ impl Going<'_> {
     }
 }
 
-fn relay(
+async fn relay(
     call: &Call,
     mut meter: Box<Meter>,
     watched: Watched,
     mending: Option<Mending>,
     answer: Response<AnswerBody>,
-) -> Response<Answer> {
+) -> Result<Response<Answer>, Fault> {
     let (mut parts, body) = answer.into_parts();
     let content = parts
         .headers
@@ -353,11 +355,17 @@ fn relay(
     let answer = match mending.filter(|mending| must_end && mending.reads()) {
         Some(mending) => {
             parts.headers.remove(http::header::CONTENT_LENGTH);
-            Answer::Mended(Box::new(mending.mend(relay, events)))
+            if events {
+                mending.stream(relay)
+            } else {
+                let whole = Box::pin(mending.whole(relay)).await;
+                whole
+                    .map_err(|error| Fault::upstream(StatusCode::BAD_GATEWAY, error.to_string()))?
+            }
         }
         None => Answer::Relay(relay),
     };
-    Response::from_parts(parts, answer)
+    Ok(Response::from_parts(parts, answer))
 }
 
 /// The head and the beginning of an answer that is no success.

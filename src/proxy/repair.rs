@@ -15,11 +15,13 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body, Frame};
+use http_body_util::BodyExt;
 use parking_lot::Mutex;
 
-use crate::normalize::{Repairer, Repairs, Request, Rules, whole_chat, whole_messages};
+use crate::normalize::{Asked, Repairer, Repairs, Request, Rules, whole_chat, whole_messages};
+use crate::proxy::listener::Answer;
 use crate::proxy::stream::{BodyError, Relay};
-use crate::wire::Dialect;
+use crate::wire::{Dialect, Facts};
 
 /// Longest answer in one body that is read, in bytes.
 const LONGEST_BODY: usize = 16 * 1024 * 1024;
@@ -77,33 +79,44 @@ impl Repairing {
         kinds.collect()
     }
 
-    /// Reads a request: what goes up for it, and what its answer is to be read by.
+    /// Reads a request: what goes up for it, and what its answer is to be read by. Without calls in its history there is
+    /// nothing to clean, and what the answer is read by is looked up when the answer asks for it.
     pub(super) fn read(
         self: &Arc<Self>,
         dialect: Dialect,
         model: &str,
+        facts: &Facts,
         chunks: Arc<[Bytes]>,
     ) -> (Arc<[Bytes]>, Option<Mending>) {
         let short = model.rsplit('/').next().unwrap_or(model);
         let named = self.models.get(model).or_else(|| self.models.get(short));
         let mode = named.copied().unwrap_or(self.usual);
-        if mode == Normalize::Off || named.is_none() && !Rules::of_model(model).kimi {
+        if mode == Normalize::Off {
             return (chunks, None);
         }
-        let body = match &*chunks {
-            [only] => only.clone(),
-            several => several.concat().into(),
-        };
-        let Some(request) = Request::read(dialect, &body, named.map(|_| true)) else {
+        let mut rules = Rules::of_model(model);
+        rules.kimi |= named.is_some();
+        if !rules.kimi {
             return (chunks, None);
-        };
-        let mending = Mending {
+        }
+        let read = move |chunks: &[Bytes]| Request::read(dialect, &joined(chunks), Some(true));
+        let mending = |rules| Mending {
             repairing: self.clone(),
-            model: model.to_owned(),
+            model: model.into(),
             dialect,
             observes: mode == Normalize::Observe,
-            rules: Arc::new(request.rules),
+            rules: Arc::new(rules),
         };
+        if !facts.has_calls {
+            let kept = chunks.clone();
+            let asked = move || read(&kept).map_or_else(Asked::default, |it| it.rules.clone());
+            let rules = rules.reading(facts.has_tools, asked);
+            return (chunks, Some(mending(rules)));
+        }
+        let Some(request) = read(&chunks) else {
+            return (chunks, None);
+        };
+        let mending = mending(request.rules);
         mending.count(&request.repairs);
         let sent = match request.body {
             Some(body) if mode == Normalize::On => Arc::from([Bytes::from(body)]),
@@ -113,34 +126,60 @@ impl Repairing {
     }
 }
 
+/// The body in one piece.
+fn joined(chunks: &[Bytes]) -> Bytes {
+    match chunks {
+        [only] => only.clone(),
+        several => several.concat().into(),
+    }
+}
+
 /// What an answer is to be read by.
 #[derive(Clone, Debug)]
 pub(super) struct Mending {
     repairing: Arc<Repairing>,
-    model: String,
+    model: Arc<str>,
     dialect: Dialect,
     observes: bool,
     rules: Arc<Rules>,
 }
 
 impl Mending {
-    /// The answer's body, repaired; it is a stream of `events` or whole.
-    pub(super) fn mend(self, relay: Relay, events: bool) -> Mended {
+    /// The body of a streamed answer, repaired as it passes.
+    pub(super) fn stream(self, relay: Relay) -> Answer {
         let rules = self.rules.clone();
-        let form = match self.dialect {
-            Dialect::Chat if events => Form::Stream(Repairer::chat(rules, self.observes).into()),
-            Dialect::Messages if events => {
-                Form::Stream(Repairer::messages(rules, self.observes).into())
-            }
-            _ => Form::Whole(Vec::new()),
+        let repairer = match self.dialect {
+            Dialect::Messages => Repairer::messages(rules, self.observes),
+            Dialect::Chat | Dialect::Responses => Repairer::chat(rules, self.observes),
         };
-        Mended {
+        Answer::Mended(Box::new(Mended {
             relay,
-            mending: self,
-            form,
+            repairs: Some((self, repairer)),
             ready: Vec::new().into_iter(),
             ended: false,
+        }))
+    }
+
+    /// The body of an answer that comes in one piece, repaired once it came to its end; one that is too long passes.
+    pub(super) async fn whole(self, mut relay: Relay) -> Result<Answer, BodyError> {
+        let mut chunks = Vec::new();
+        let mut length = 0;
+        while let Some(frame) = relay.frame().await {
+            let Ok(chunk) = frame?.into_data() else {
+                continue;
+            };
+            length += chunk.len();
+            chunks.push(chunk);
+            if length > LONGEST_BODY {
+                return Ok(Answer::Mended(Box::new(Mended {
+                    relay,
+                    repairs: None,
+                    ready: chunks.into_iter(),
+                    ended: false,
+                })));
+            }
         }
+        Ok(Answer::full(self.repaired(joined(&chunks))))
     }
 
     /// Whether an answer of this form can be read.
@@ -156,16 +195,21 @@ impl Mending {
             tracing::info!(model = %self.model, kind = kind.name(), count, observed = self.observes, "repaired");
         }
         let mut counts = self.repairing.counts.lock();
-        counts.entry(self.model.clone()).or_default().add(repairs);
+        counts
+            .entry(self.model.to_string())
+            .or_default()
+            .add(repairs);
     }
 
-    fn whole(&self, body: Vec<u8>) -> Bytes {
+    fn repaired(&self, body: Bytes) -> Bytes {
         let (repaired, repairs) = match self.dialect {
             Dialect::Messages => whole_messages(self.rules.clone(), &body),
-            _ => whole_chat(self.rules.clone(), &body),
+            Dialect::Chat | Dialect::Responses => whole_chat(self.rules.clone(), &body),
         };
         self.count(&repairs);
-        repaired.filter(|_| !self.observes).unwrap_or(body).into()
+        repaired
+            .filter(|_| !self.observes)
+            .map_or(body, Bytes::from)
     }
 }
 
@@ -173,58 +217,38 @@ impl Mending {
 #[derive(Debug)]
 pub(super) struct Mended {
     relay: Relay,
-    mending: Mending,
-    form: Form,
+    /// Nothing: the rest passes.
+    repairs: Option<(Mending, Repairer)>,
     /// What leaves next.
     ready: std::vec::IntoIter<Bytes>,
     ended: bool,
 }
 
-#[derive(Debug)]
-enum Form {
-    Stream(Box<Repairer>),
-    Whole(Vec<u8>),
-    /// Too long to be read.
-    Through,
-}
-
 impl Mended {
-    fn push(&mut self, chunk: &Bytes) {
-        match &mut self.form {
-            Form::Stream(repairer) => {
-                let mut out = Vec::new();
-                repairer.push(chunk, &mut out);
-                self.ready = out.into_iter();
-            }
-            Form::Whole(body) => {
-                body.extend_from_slice(chunk);
-                if body.len() > LONGEST_BODY {
-                    self.ready = vec![std::mem::take(body).into()].into_iter();
-                    self.form = Form::Through;
-                }
-            }
-            Form::Through => self.ready = vec![chunk.clone()].into_iter(),
+    fn push(&mut self, chunk: Bytes) {
+        let mut out = Vec::new();
+        match &mut self.repairs {
+            Some((_, repairer)) => repairer.push(&chunk, &mut out),
+            None => out.push(chunk),
         }
+        self.ready = out.into_iter();
     }
 
     /// The upstream's answer came to its end.
     fn finish(&mut self) {
         self.ended = true;
-        let mut out = Vec::new();
-        match &mut self.form {
-            Form::Stream(repairer) => repairer.finish(&mut out),
-            Form::Through => {}
-            Form::Whole(body) if body.is_empty() => {}
-            Form::Whole(body) => out.push(self.mending.whole(std::mem::take(body))),
+        if let Some((_, repairer)) = &mut self.repairs {
+            let mut out = Vec::new();
+            repairer.finish(&mut out);
+            self.ready = out.into_iter();
         }
-        self.ready = out.into_iter();
     }
 }
 
 impl Drop for Mended {
     fn drop(&mut self) {
-        if let Form::Stream(repairer) = &self.form {
-            self.mending.count(repairer.repairs());
+        if let Some((mending, repairer)) = &self.repairs {
+            mending.count(repairer.repairs());
         }
     }
 }
@@ -247,7 +271,7 @@ impl Body for Mended {
             }
             match std::task::ready!(Pin::new(&mut this.relay).poll_frame(context)) {
                 Some(Ok(frame)) => match frame.into_data() {
-                    Ok(chunk) => this.push(&chunk),
+                    Ok(chunk) => this.push(chunk),
                     Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
                 },
                 Some(Err(error)) => {
@@ -283,7 +307,8 @@ mod tests {
         ] {
             let body = format!(r#"{{"model":"{model}","messages":[]}}"#);
             let chunks: Arc<[Bytes]> = Arc::from([Bytes::from(body)]);
-            let (sent, mending) = repairing.read(Dialect::Chat, model, chunks.clone());
+            let (sent, mending) =
+                repairing.read(Dialect::Chat, model, &Facts::default(), chunks.clone());
             assert_eq!(mending.map(|it| it.observes), expected, "{model}");
             assert!(Arc::ptr_eq(&sent, &chunks));
         }

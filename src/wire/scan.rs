@@ -51,6 +51,10 @@ pub struct Facts {
     pub compacts: bool,
     /// The model may start other agents, so this is a main agent.
     pub spawns: bool,
+    /// Tools are declared.
+    pub has_tools: bool,
+    /// The history holds calls of tools, or thinking that bears a signature.
+    pub has_calls: bool,
     /// Where the first member begins: the offset after the opening brace.
     pub opening: Option<u64>,
     /// The body is one JSON object that came to its end.
@@ -212,8 +216,13 @@ impl Found {
             (Key::Type, 3) if lead.ends_with(b"_output") => self.message.role = Role::Tool,
             (Key::Type, 3) if lead.ends_with(b"_call") || lead == b"reasoning" => {
                 self.message.role = Role::Model;
+                self.facts.has_calls |= lead.ends_with(b"_call");
             }
-            (Key::Type, 5) => self.message.results |= lead.ends_with(b"tool_result"),
+            (Key::Type, 5) => {
+                self.message.results |= lead.ends_with(b"tool_result");
+                self.facts.has_calls |= lead == b"tool_use";
+            }
+            (Key::Signature, 5) => self.facts.has_calls = true,
             (Key::Words, 3 | 5) => {
                 self.message.words |= !lead.is_empty() && !lead.starts_with(REMINDER);
                 self.message.compacts |= COMPACTION.find(lead).is_some();
@@ -305,6 +314,10 @@ impl Visitor for Found {
         }
     }
 
+    fn opened(&mut self, depth: u32) {
+        self.facts.has_tools |= self.region == Region::Tools && depth == 3;
+    }
+
     fn closed(&mut self, depth: u32) {
         if self.left_out.is_some_and(|within| depth <= within) {
             self.left_out = None;
@@ -327,6 +340,7 @@ impl Visitor for Found {
             b"signature" | b"encrypted_content" => Key::Signature,
             _ => Key::Other,
         };
+        self.facts.has_calls |= depth == 3 && key == b"tool_calls";
         if key == b"cache_control" && self.left_out.is_none() {
             self.left_out = Some(depth);
         }

@@ -215,7 +215,7 @@ fn epoch() -> Instant {
 /// When the upstream sent this chunk.
 fn stamp_of(chunk: &[u8]) -> Option<Duration> {
     let text = std::str::from_utf8(chunk).unwrap();
-    let digits = text.split("\"id\":\"").nth(1)?.split('"').next()?;
+    let digits = text.split("\"content\":\"").nth(1)?.split('"').next()?;
     digits.parse().ok().map(Duration::from_nanos)
 }
 
@@ -312,7 +312,7 @@ async fn stream_answer(stream: &mut TcpStream, paced: bool) -> std::io::Result<(
             tokio::time::sleep(PACE).await;
         }
         let event = format!(
-            "data: {{\"id\":\"{}\",\"object\":\"chat.completion.chunk\",\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"some words\"}},\"finish_reason\":null}}]}}\n\n",
+            "data: {{\"id\":\"1\",\"object\":\"chat.completion.chunk\",\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"{}\"}},\"finish_reason\":null}}]}}\n\n",
             epoch().elapsed().as_nanos()
         );
         let chunk = format!("{:x}\r\n{event}\r\n", event.len());

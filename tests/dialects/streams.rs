@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use kimiq::normalize::{Kind, Repairer, Rules, Tools, whole_messages};
+use kimiq::normalize::{Asked, Kind, Repairer, Rules, Tools, whole_messages};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -12,11 +12,10 @@ use crate::vectors::repaired;
 
 fn rules() -> Arc<Rules> {
     let schema = r#"{"type":"object","properties":{"path":{"type":"string"}},"required":["path"]}"#;
-    Arc::new(Rules {
-        kimi: true,
+    Arc::new(Rules::of_model("kimi-k2.6").asking(Asked {
         tools: Tools::new([("Read", Some(schema)), ("Ping", Some("{}"))]),
-        ..Rules::default()
-    })
+        ..Asked::default()
+    }))
 }
 
 fn repairer() -> Repairer {

@@ -27,10 +27,6 @@ impl Vector {
         format!("{} {}", self.0["id"], self.0["kind"]).replace('"', "")
     }
 
-    pub(crate) fn tier(&self) -> u64 {
-        self.0["tier"].as_u64().unwrap()
-    }
-
     pub(crate) fn streams(&self) -> bool {
         self.0["stream"].as_bool().unwrap()
     }

@@ -11,6 +11,7 @@
 mod client;
 mod judge;
 mod own;
+mod projections;
 mod properties;
 mod upstream;
 mod vectors;

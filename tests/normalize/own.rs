@@ -3,9 +3,12 @@
 //! Markers are written short: `[S]` and `[/S]` begin and end a section, `[s]` and `[/s]` in the singular, `[C]`, `[A]` and
 //! `[/C]` are a call's begin, arguments and end, `[T]` and `[/T]` a think block's. Each case is run as vectors are.
 
+use kimiq::normalize::{Kind, Repairer, whole_chat};
 use serde_json::{Value, json};
 
-use crate::upstream::chunk;
+use crate::client::Seen;
+use crate::judge::judge;
+use crate::upstream::{Wire, bytes, chunk, rules, stream, whole};
 use crate::vectors::check;
 
 const MODEL: &str = "accounts/fireworks/models/kimi-k2p6";
@@ -53,6 +56,28 @@ fn in_a_talk_about_tags_stray_ones_stay() {
 }
 
 #[test]
+fn the_markup_of_k3_is_read() {
+    all_pass("k3", &json!({"model": "moonshotai/kimi-k3"}));
+}
+
+#[test]
+fn a_thought_that_is_only_closed_is_one_in_a_whole_body() {
+    for (model, text) in [
+        ("kimi-k3", "so<|close|>think<|sep|>Yes."),
+        (MODEL, "(no content)so[/T]Yes."),
+    ] {
+        let rules = rules(model, &tools(), &Value::Null);
+        let body = json!({"choices": [{"index": 0, "message": {"content": long(text)}, "finish_reason": "stop"}]});
+        let seen = Seen::body(&whole(&rules, body.to_string().as_bytes()).0);
+        assert_eq!((&*seen.reasoning, &*seen.content), ("so", "Yes."));
+        // In a stream what was sent stays content, and only the tag goes.
+        let events = [chunk(model, json!({"content": long(text)}), Some("stop"))];
+        let seen = Seen::stream(&stream(&rules, &bytes(&events, Wire::default()), 0).0);
+        assert_eq!((&*seen.reasoning, &*seen.content), ("", "soYes."));
+    }
+}
+
+#[test]
 fn nothing_is_a_call_without_tools_or_where_calls_are_forbidden() {
     let text = "a [S][C]functions.run:0[A]{\"cmd\":\"ls\"}[/C][/S] b [/C] run:0[A]{} <tool_call>x";
     let stop = || "stop".to_owned();
@@ -71,6 +96,95 @@ fn nothing_is_a_call_without_tools_or_where_calls_are_forbidden() {
     ] {
         assert_eq!(run(&same, &request), None, "{request}");
     }
+}
+
+#[test]
+fn whole_bodies_are_put_right() {
+    let call = |arguments: Value| json!({"id": "functions.run:0", "type": "function", "function": {"name": "run", "arguments": arguments}});
+    let ls = json!({"cmd": "ls"});
+    let run = json!([{"name": "run", "arguments_json": ls}]);
+    let none = json!([]);
+    for (message, finish, reasoning, content, calls, right) in [
+        (
+            json!({"content": null, "tool_calls": [call(ls.clone())]}),
+            json!(null),
+            "",
+            "",
+            &run,
+            "tool_calls",
+        ),
+        (
+            json!({"content": null, "tool_calls": [call(json!("{\"cmd\":\"ls\"}"))]}),
+            json!("function_call"),
+            "",
+            "",
+            &run,
+            "tool_calls",
+        ),
+        (
+            json!({"content": "a", "tool_calls": []}),
+            json!("stop"),
+            "",
+            "a",
+            &none,
+            "stop",
+        ),
+        (
+            json!({"content": "a", "reasoning": "so"}),
+            json!("stop"),
+            "so",
+            "a",
+            &none,
+            "stop",
+        ),
+        (
+            json!({"content": "a", "reasoning_details": [{"type": "reasoning.text", "text": "so"}]}),
+            json!("stop"),
+            "so",
+            "a",
+            &none,
+            "stop",
+        ),
+        (
+            json!({"reasoning_content": long("so [S][C]functions.run:0[A]{\"cmd\":"), "content": long("\"ls\"}[/C][/S]Ok")}),
+            json!("stop"),
+            "so ",
+            "Ok",
+            &run,
+            "tool_calls",
+        ),
+        (json!({"content": "a"}), json!(null), "", "a", &none, "stop"),
+        (
+            json!({"content": "", "reasoning_content": "so"}),
+            json!("stop"),
+            "so",
+            "",
+            &none,
+            "stop",
+        ),
+    ] {
+        let rules = rules(MODEL, &tools(), &Value::Null);
+        let body = json!({"choices": [{"index": 0, "message": message, "finish_reason": finish}]})
+            .to_string();
+        let seen = Seen::body(&whole(&rules, body.as_bytes()).0);
+        let expect = json!({"content": content, "reasoning": reasoning, "tool_calls": calls, "finish_reason": right});
+        assert_eq!(judge(&seen, &expect), Vec::<String>::new(), "{body}");
+    }
+    let nothing = r#"{"choices": [ {"index":0,"message":{"content":""},"finish_reason":"stop"}]}"#;
+    let rules = rules(MODEL, &tools(), &Value::Null);
+    assert_eq!(whole_chat(rules.clone(), nothing.as_bytes()).0, None);
+    // What is only observed leaves as it came and is counted.
+    let leak = long("[S][C]functions.run:0[A]{}[/C][/S]");
+    let sent = bytes(
+        &[chunk(MODEL, json!({"content": leak}), Some("stop"))],
+        Wire::default(),
+    );
+    let mut repairer = Repairer::chat(rules, true);
+    let mut out = Vec::new();
+    repairer.push(&sent.clone().into(), &mut out);
+    repairer.finish(&mut out);
+    assert_eq!(out.concat(), sent);
+    assert_eq!(repairer.repairs().of(Kind::CallInText), 1);
 }
 
 fn all_pass(group: &str, request: &Value) {

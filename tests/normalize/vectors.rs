@@ -11,7 +11,7 @@ use crate::client::Seen;
 use crate::judge::judge;
 use crate::upstream::{Wire, bytes, chunk, rules, stream, whole};
 
-const VECTORS: &str = include_str!("k2-output.json");
+pub(crate) const VECTORS: &str = include_str!("k2-output.json");
 
 #[test]
 fn vectors() {
@@ -24,7 +24,7 @@ fn vectors() {
             .entry(case["kind"].as_str().unwrap().to_owned())
             .or_default();
         *if wrong.is_empty() { passed } else { failed } += 1;
-        for wrong in wrong.into_iter().filter(|_| case["tier"] != 3) {
+        for wrong in wrong {
             failures.push(format!("{} {wrong}\n    {}", case["id"], case["about"]));
         }
     }

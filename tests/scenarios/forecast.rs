@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use kimiq::limits::{Budget, Wait};
+use kimiq::simulator::Options as Upstream;
 use tokio::time::Instant;
 
 use super::stage::{Crowd, Stage, fast};
@@ -75,10 +76,12 @@ fn forecasts_of_two_hundred_waits() {
         row("all", when, &of(None, pick));
     }
     assert!(past.len() >= 200, "{} waits", past.len());
-    // Two of three are that near, and the middle one is right: what goes wrong is who comes back when, and with what.
-    let errors = of(None, asked[1].1);
-    assert!(within(&errors, 0.2) * 100 >= errors.len() * 55);
-    assert!(within(&errors, 0.1) * 2 >= errors.len());
+    // What goes wrong is who fits into the room that comes now, and who has to wait for the next.
+    for (pick, least) in [(asked[0].1, 60), (asked[1].1, 65)] {
+        let errors = of(None, pick);
+        assert!(within(&errors, 0.2) * 100 >= errors.len() * least);
+        assert!(within(&errors, 0.1) * 2 >= errors.len());
+    }
     for said in past.iter().flatten() {
         let wait = &said.wait;
         assert!(wait.missing > 0 || wait.budget == Budget::Pause, "{wait:?}");
@@ -87,7 +90,12 @@ fn forecasts_of_two_hundred_waits() {
 
 /// Asks every two seconds why each terminal waits.
 async fn watch(crowd: Crowd) -> Vec<Past> {
-    let stage = Stage::open(fast()).await;
+    // Nobody foretells the minute in which the upstream raises its limits.
+    let upstream = Upstream {
+        adaptive: false,
+        ..fast()
+    };
+    let stage = Stage::open(upstream).await;
     let gate = &stage.house.proxy.gate;
     let names: Vec<String> = (0..crowd.terminals).map(|n| format!("run:{n}")).collect();
     let mut waiting: HashMap<&str, Vec<(Instant, Wait)>> = HashMap::new();

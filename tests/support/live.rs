@@ -15,7 +15,7 @@ use portable_pty::{Child, CommandBuilder, MasterPty, PtySize, native_pty_system}
 use tokio::sync::mpsc;
 
 /// Longest that a client may take for one thing on a loaded machine.
-const PATIENCE: Duration = Duration::from_mins(2);
+const PATIENCE: Duration = Duration::from_mins(5);
 
 /// Runs a client without a terminal.
 pub(crate) async fn run(spec: &LaunchSpec, env: &Environment) -> Output {

@@ -600,6 +600,13 @@ fn a_normal_row_has_no_half_characters() {
     }));
 }
 
+/// The first picture as text.
+fn painted(session: &mut Session, view: &ViewModel, size: Size) -> String {
+    let mut screen = Screen::new(size, 0);
+    screen.feed(&session.paint(view, |_| None::<&Screen>));
+    screen.text()
+}
+
 #[test]
 fn the_last_window_asks_before_it_ends_the_run() {
     let view = view(&[State::Idle]);
@@ -610,7 +617,7 @@ fn the_last_window_asks_before_it_ends_the_run() {
         essence(session.input(keys, now)).contains(&Action::Detach)
     };
     assert!(!detaches(&mut session, b"\x02d"));
-    let asked = String::from_utf8(session.paint(&view, |_| None::<&Screen>)).unwrap();
+    let asked = painted(&mut session, &view, SIZE);
     assert!(asked.contains("`demo` ends with this window"), "{asked}");
     assert!(!detaches(&mut session, b"n"));
     assert!(!detaches(&mut session, b"\x02d"));
@@ -623,7 +630,7 @@ fn a_restart_of_what_lives_is_explained() {
     let mut session = session(&view);
     let now = Instant::now();
     assert_eq!(essence(session.input(b"\x02r", now)), []);
-    let told = String::from_utf8(session.paint(&view, |_| None::<&Screen>)).unwrap();
+    let told = painted(&mut session, &view, SIZE);
     assert!(told.contains("r is for one that has ended"), "{told}");
     assert_eq!(
         essence(session.input(b"q", now)),
@@ -643,10 +650,8 @@ fn a_narrow_window_keeps_the_time() {
         let size = Size { columns, rows: 24 };
         let mut session = Session::new(size, Prefix::default());
         session.update(&view);
-        let bytes = session.paint(&view, |_| None::<&Screen>);
-        let mut screen = Screen::new(size, 0);
-        screen.feed(&bytes);
-        screen.text().lines().last().unwrap().trim().to_owned()
+        let text = painted(&mut session, &view, size);
+        text.lines().last().unwrap().trim().to_owned()
     };
     assert!(line(100).contains(wait), "{}", line(100));
     for columns in [60, 40, 30] {

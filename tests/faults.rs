@@ -18,6 +18,7 @@ use kimiq::limits::Options as Limits;
 use kimiq::proxy::Options;
 use kimiq::simulator::{End, Options as Upstream, Simulator, declared};
 use kimiq::usage::Tokens;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::task::TaskTracker;
 
 use support::house::{DEADLINE, House, quick};
@@ -157,4 +158,30 @@ async fn a_client_that_leaves_a_stalled_answer_frees_everything() {
         .await
         .expect("the upstream saw the end");
     assert_eq!(records[0].end, End::ClientGone);
+}
+
+#[tokio::test]
+async fn a_request_that_never_ends_is_answered() {
+    let options = Options {
+        stall: Duration::from_millis(100),
+        ..quick()
+    };
+    let nobody = std::net::SocketAddr::from(([127, 0, 0, 1], 9));
+    let house = House::with(nobody, options, Limits::default()).await;
+    let mut raw = tokio::net::TcpStream::connect(house.address).await.unwrap();
+    let head = format!(
+        "POST {CHAT} HTTP/1.1\r\nhost: {}\r\nx-kimiq-key: {}\r\ncontent-length: 1000\r\n\r\n{{\"model\"",
+        house.address, house.key
+    );
+    raw.write_all(head.as_bytes()).await.unwrap();
+    let mut said = String::new();
+    tokio::time::timeout(DEADLINE, raw.read_to_string(&mut said))
+        .await
+        .expect("an answer in time")
+        .unwrap();
+    assert!(said.starts_with("HTTP/1.1 408 "), "{said}");
+    assert!(
+        said.contains("within 0.1 s, the bound of `proxy.stall`"),
+        "{said}"
+    );
 }

@@ -215,6 +215,8 @@ fn a_foreground_run_ends_with_its_window() {
     let listed = sandbox.json(&["ps", "--json"]);
     assert_eq!(terminals(&listed).len(), 1);
     window.keys(b"\x02d");
+    window.shows("ends with this window");
+    window.keys(b"y");
     window.shows("ends with its window");
     assert_eq!(window.ends(), 0);
     assert!(window.is_given_back());

@@ -146,6 +146,11 @@ async fn an_upstream_without_budgets_is_limited_only_by_what_was_set() {
         "{third:?}"
     );
     drop((first, second));
+    // Nor after a restart is anything told of it that only Fireworks documents.
+    let again = open(options());
+    again.restore(gate.saved());
+    let view = again.snapshot().pools.remove(0);
+    assert_eq!((view.usable(), view.ladder), ([None; 3], None));
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,5 +1,8 @@
 //! What every verb needs: environment, folders, the printer, and the hosts that live.
 
+use std::io;
+use std::path::Path;
+
 use crate::cli::args::Common;
 use crate::cli::failure::Failure;
 use crate::cli::failure::Kind;
@@ -102,12 +105,24 @@ impl Context {
 
     /// Hosts that were killed, with what was open in them and is not open again.
     pub(crate) fn lost(&self) -> Result<Vec<(String, Vec<Resume>)>, Failure> {
+        self.sessions(instance::lost_sessions)
+    }
+
+    /// The same for hosts after which none of their name was started yet.
+    pub(crate) fn just_lost(&self) -> Result<Vec<(String, Vec<Resume>)>, Failure> {
+        self.sessions(instance::fresh_losses)
+    }
+
+    fn sessions(
+        &self,
+        of: impl Fn(&Path, bool) -> io::Result<Vec<Resume>>,
+    ) -> Result<Vec<(String, Vec<Resume>)>, Failure> {
         let mut found = Vec::new();
         for name in self.paths.host_names()? {
             let about = self.common.host.as_ref().is_none_or(|only| *only == name);
             let alive = self.registry.find(&name)?.is_some();
             let state = self.paths.instance_state(&name);
-            let sessions = instance::lost_sessions(&state, alive)?;
+            let sessions = of(&state, alive)?;
             if about && !sessions.is_empty() {
                 found.push((name, sessions));
             }

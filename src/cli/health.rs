@@ -76,6 +76,7 @@ pub(crate) fn budgets(output: Output, pools: &[PoolInfo]) -> Outcome {
     if pools.is_empty() {
         return Ok(());
     }
+    let unknown = || "-".to_owned();
     let mut rows = Vec::new();
     for pool in pools {
         for budget in &pool.budgets {
@@ -83,8 +84,10 @@ pub(crate) fn budgets(output: Output, pools: &[PoolInfo]) -> Outcome {
                 pool.name.clone(),
                 budget.name.clone(),
                 grouped(budget.used),
-                grouped(budget.limit),
-                budget.percent.to_string(),
+                budget.limit.map_or_else(unknown, grouped),
+                budget
+                    .limit
+                    .map_or_else(unknown, |_| budget.percent.to_string()),
             ]);
         }
     }

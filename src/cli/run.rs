@@ -65,7 +65,7 @@ pub(crate) fn run(context: &Context, args: args::Run) -> Outcome {
     }
     let ask = describe(context, &settings, &args)?;
     let name = host_name(context, args.demo)?;
-    for (host, sessions) in context.lost()? {
+    for (host, sessions) in context.just_lost()? {
         context.output.note(format!(
             "the host `{host}` was killed with {} open; `kimiq ps` tells how to go on",
             counted(sessions.len(), "session")

@@ -260,7 +260,7 @@ pub struct HourInfo {
     pub waited: u64,
     /// Times that the upstream answered 429.
     pub throttled: u64,
-    /// Terminals that asked.
+    /// Terminals that asked in the last ten minutes of it.
     pub terminals: usize,
     /// What they waited for, the longest first.
     pub waits: Vec<WaitedInfo>,
@@ -305,8 +305,8 @@ pub struct BudgetInfo {
     pub name: String,
     /// In the window, reservations included.
     pub used: u64,
-    /// What may be used: limit times ratio.
-    pub limit: u64,
+    /// What may be used: limit times ratio. Nothing where no limit is known.
+    pub limit: Option<u64>,
     /// `used` of `limit`, in percent.
     pub percent: Share,
 }

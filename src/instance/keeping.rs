@@ -107,8 +107,7 @@ pub(crate) async fn share_day(proxy: Arc<Proxy>) {
             // The runtime is ending.
             Err(_) => return,
         }
-        let (day, total) = proxy.ledger.today();
-        let now = (day, total.tokens.total());
+        let now = proxy.ledger.of_others();
         // Told only when it changed: each telling wakes every window.
         if last.replace(now) != Some(now) {
             proxy.gate.restore_day(now.0, now.1);

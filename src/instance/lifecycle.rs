@@ -296,8 +296,8 @@ fn assemble(setup: &Setup, state: &Path, zone: chrono_tz::Tz) -> Result<Proxy, I
     let gate = Gate::new(options::limits(settings, zone), clock::wall);
     let estimator = Estimator::new(options::chars_per_token(settings));
     keeping::restore(&gate, &estimator, state)?;
-    let (day, today) = ledger.today();
-    gate.restore_day(day, today.tokens.total());
+    let (day, others) = ledger.of_others();
+    gate.restore_day(day, others);
     let client = upstream::Client::new(options::connections(settings)).map_err(|source| {
         InstanceError::System {
             what: "trusted certificates",
@@ -532,7 +532,7 @@ async fn tear_down(built: Built) {
         if let Err(error) = keeping::write(&proxy, &state) {
             tracing::error!(%error, "what was learned could not be saved");
         }
-        if let Err(error) = resume::forget_sessions(&state) {
+        if let Err(error) = resume::close_sessions(&state) {
             tracing::error!(%error, "the list of open sessions could not be removed");
         }
         if let Err(error) = proxy.ledger.flush() {

@@ -35,7 +35,7 @@ pub use client::{PutBack, Restored, edited_files, restore};
 pub use host::Handle;
 pub use lifecycle::{Setup, run, run_proxy};
 pub use log::{Log, open_log};
-pub use resume::{DEFAULT_HOST, forget_sessions, lost_sessions, resume_lines};
+pub use resume::{DEFAULT_HOST, forget_sessions, fresh_losses, lost_sessions, resume_lines};
 
 use std::io;
 use std::path::PathBuf;

@@ -133,7 +133,9 @@ pub(crate) fn view(host: &Instance, run: &Run) -> ViewModel {
 }
 
 fn tightest(snapshot: &Snapshot) -> Option<&PoolView> {
-    snapshot.pools.iter().max_by_key(|pool| pool.percent)
+    let limited = |pool: &&PoolView| pool.usable().iter().any(Option::is_some);
+    let pools = snapshot.pools.iter().filter(limited);
+    pools.max_by_key(|pool| pool.percent)
 }
 
 /// What the user of this host should know, the weightiest first.
@@ -251,19 +253,19 @@ fn repairs(host: &Instance) -> Vec<RepairRow> {
 
 fn pools(snapshot: &Snapshot) -> Vec<PoolInfo> {
     let of = |pool: &PoolView| {
-        let budget = |name: &str, used: u64, held: u64, limit: u64| BudgetInfo {
+        let budget = |name: &str, used: u64, held: u64, limit: Option<u64>| BudgetInfo {
             name: name.to_owned(),
             used: used + held,
             limit,
-            percent: Share::of(used + held, limit),
+            percent: limit.map_or_else(Share::default, |limit| Share::of(used + held, limit)),
         };
-        let (used, held, limit) = (&pool.used, &pool.held, &pool.effective);
+        let (used, held, [prompt, uncached, generated]) = (&pool.used, &pool.held, pool.usable());
         PoolInfo {
             name: pool.name.clone(),
             budgets: vec![
-                budget("prompt", used.prompt, held.prompt, limit.prompt),
-                budget("uncached", used.uncached, held.uncached, limit.uncached),
-                budget("generated", used.generated, held.generated, limit.generated),
+                budget("prompt", used.prompt, held.prompt, prompt),
+                budget("uncached", used.uncached, held.uncached, uncached),
+                budget("generated", used.generated, held.generated, generated),
             ],
             queue: pool.waiting,
             in_flight: pool.in_flight,
@@ -376,7 +378,14 @@ pub(crate) async fn health(host: &Arc<Instance>, probe: bool) -> HealthReport {
 async fn reach(host: &Arc<Instance>) -> Vec<UpstreamInfo> {
     let mut probes = tokio::task::JoinSet::new();
     for upstream in host.proxy.routes.all() {
-        probes.spawn(async move { reach_one(&upstream).await });
+        let board = host.proxy.board.clone();
+        probes.spawn(async move {
+            let found = reach_one(&upstream).await;
+            if found.reachable {
+                board.reached(upstream.host());
+            }
+            found
+        });
     }
     let mut found = Vec::new();
     while let Some(probed) = probes.join_next().await {

@@ -1,8 +1,8 @@
 //! How to go on with a session: one line to type, which puts it back behind kimiq.
 //!
-//! The lines of what is open are kept in a file beside the host's other state. A host that ends in order takes the file
-//! away; the file of a killed one still tells its sessions, and the next host of the name keeps them until they are open
-//! again or it ends itself.
+//! The lines of what is open are kept in a file beside the host's other state. A host that ends in order has told its own;
+//! the file of a killed one still tells its sessions, and later hosts of the name keep them until they are open again, or a
+//! week has passed.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -15,6 +15,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde::Serialize;
 
+use crate::clock;
 use crate::config::Resolved;
 use crate::control::Resume;
 use crate::fsx;
@@ -26,6 +27,9 @@ use crate::kimi::ending;
 
 /// Name of the host that a user has without asking for another.
 pub const DEFAULT_HOST: &str = "default";
+
+/// How long the sessions of killed hosts are told, milliseconds.
+const KEPT: i64 = 7 * 24 * 3_600_000;
 
 /// Least time between two writes.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -115,14 +119,22 @@ struct Kept {
     open: Vec<Resume>,
     /// Open when an earlier host was killed.
     lost: Vec<Resume>,
+    /// When the last of them were found, milliseconds since 1970.
+    #[serde(default)]
+    found: i64,
 }
 
 impl Kept {
-    /// What a killed host left, and it had found.
-    fn all_lost(self) -> Vec<Resume> {
-        let mut lost = self.lost;
-        lost.extend(self.open);
-        lost
+    /// As the next host finds it: what was open is lost, and what was lost long ago is forgotten.
+    fn taken_over(mut self, now: i64) -> Self {
+        if self.found + KEPT < now {
+            self.lost.clear();
+        }
+        if !self.open.is_empty() {
+            self.lost.append(&mut self.open);
+            self.found = now;
+        }
+        self
     }
 }
 
@@ -141,17 +153,38 @@ fn read(state: &Path) -> io::Result<Kept> {
 /// Sessions that a killed host of this state had open and that are not open again. `alive`: a host of that name runs.
 pub fn lost_sessions(state: &Path, alive: bool) -> io::Result<Vec<Resume>> {
     let kept = read(state)?;
-    Ok(if alive { kept.lost } else { kept.all_lost() })
+    let kept = if alive { kept } else { kept.taken_over(now()) };
+    Ok(kept.lost)
 }
 
-/// The sessions were told, or closed in order.
+/// Of those the ones that no host has found yet, so that nobody was told of them.
+pub fn fresh_losses(state: &Path, alive: bool) -> io::Result<Vec<Resume>> {
+    Ok(if alive { Vec::new() } else { read(state)?.open })
+}
+
+/// The sessions were told.
 pub fn forget_sessions(state: &Path) -> io::Result<()> {
     fsx::remove(&file(state))
 }
 
+/// The host ends in order: what it had open it tells itself.
+pub(crate) fn close_sessions(state: &Path) -> io::Result<()> {
+    let mut kept = read(state)?;
+    if kept.lost.is_empty() {
+        return forget_sessions(state);
+    }
+    kept.open.clear();
+    let bytes = serde_json::to_vec(&kept).map_err(io::Error::from)?;
+    fsx::write_atomic(&file(state), &bytes, fsx::PRIVATE)
+}
+
+fn now() -> i64 {
+    clock::wall().timestamp_millis()
+}
+
 /// Keeps the file up to date until dropped.
 pub(crate) async fn keep(host: Arc<Instance>, state: PathBuf) {
-    let lost = read(&state).unwrap_or_default().all_lost();
+    let Kept { lost, found, .. } = read(&state).unwrap_or_default().taken_over(now());
     let mut kept = Kept::default();
     let mut failing = false;
     loop {
@@ -165,6 +198,7 @@ pub(crate) async fn keep(host: Arc<Instance>, state: PathBuf) {
         let now = Kept {
             lost: lost.cloned().collect(),
             open,
+            found,
         };
         if now != kept {
             match write(&state, &now).await {
@@ -232,6 +266,30 @@ mod tests {
         let named = [("KIMI_CODE_HOME", "/any")];
         let expected = "KIMI_CODE_HOME=/h/.kimi-code kimiq run --kimi 'node /k.js'";
         check(code, Some("node /k.js"), &named, "default", "1", expected);
+    }
+
+    #[test]
+    fn what_a_killed_host_had_open_is_told_until_it_is_old() {
+        let one = |terminal: &str| Resume {
+            terminal: terminal.into(),
+            session: "s".into(),
+            dir: "/w".into(),
+            command: "kimiq run".into(),
+        };
+        let killed = Kept {
+            open: vec![one("run:1")],
+            ..Kept::default()
+        };
+        let told = killed.taken_over(KEPT * 9);
+        assert_eq!((&told.lost[..], told.open.len()), (&[one("run:1")][..], 0));
+        let later = |after: i64| told.clone().taken_over(KEPT * 9 + after).lost.len();
+        assert_eq!((later(KEPT), later(KEPT + 1)), (1, 0));
+        let mut again = told.clone();
+        again.open.push(one("run:2"));
+        assert_eq!(
+            again.taken_over(KEPT * 10).lost,
+            [one("run:1"), one("run:2")]
+        );
     }
 
     #[test]

@@ -58,6 +58,8 @@ pub(crate) struct Run {
     copies: broadcast::Sender<(Id, String)>,
     /// Sees a new number whenever something about the run changed.
     changes: watch::Sender<u64>,
+    /// How to resume what was closed last.
+    closed: Mutex<Option<Resume>>,
     /// How to resume, once the run has ended.
     ended: watch::Sender<Option<Vec<Resume>>>,
 }
@@ -89,6 +91,7 @@ impl Run {
             outer: Mutex::default(),
             copies: broadcast::Sender::new(16),
             changes: watch::Sender::new(0),
+            closed: Mutex::default(),
             ended: watch::Sender::new(None),
         }
     }
@@ -182,6 +185,7 @@ impl Run {
     /// Ends a terminal and takes it away.
     pub(crate) async fn close(&self, slot: &Arc<Slot>, now: bool) {
         end(slot, now).await;
+        *self.closed.lock() = self.resume_of(slot, &said_last);
         self.slots.lock().retain(|other| other.id != slot.id);
         self.changed();
     }
@@ -210,32 +214,33 @@ impl Run {
         resume
     }
 
-    /// How to go on with each session, now that the programs have said their farewells.
+    /// How to go on with each session, now that the programs have said their farewells; with that of the last terminal,
+    /// where its user has closed all.
     pub(crate) fn resumable(&self) -> Vec<Resume> {
-        // What the client said last is nearer than what its requests said.
-        self.sessions(|slot| client::session_in_farewell(&slot.terminal()?.screen().text()))
+        let slots = self.slots();
+        if slots.is_empty() {
+            return self.closed.lock().iter().cloned().collect();
+        }
+        let of = |slot: &Arc<Slot>| self.resume_of(slot, &said_last);
+        slots.iter().filter_map(of).collect()
     }
 
     /// How to go on with each session if this process ended now.
     pub(crate) fn open_sessions(&self) -> Vec<Resume> {
-        self.sessions(|_| None)
+        let slots = self.slots();
+        let of = |slot: &Arc<Slot>| self.resume_of(slot, &|_| None);
+        slots.iter().filter_map(of).collect()
     }
 
-    fn sessions(&self, said: impl Fn(&Slot) -> Option<String>) -> Vec<Resume> {
-        let Some(prepared) = &self.prepared else {
-            return Vec::new();
-        };
-        let of = |slot: &Arc<Slot>| {
-            let session = said(slot).or_else(|| slot.live.lock().session.clone())?;
-            let command = prepared.resume_line(&session, &slot.dir)?;
-            Some(Resume {
-                terminal: slot.name.to_string(),
-                session,
-                dir: slot.dir.clone(),
-                command,
-            })
-        };
-        self.slots().iter().filter_map(of).collect()
+    fn resume_of(&self, slot: &Slot, said: &dyn Fn(&Slot) -> Option<String>) -> Option<Resume> {
+        let session = said(slot).or_else(|| slot.live.lock().session.clone())?;
+        let command = self.prepared.as_ref()?.resume_line(&session, &slot.dir)?;
+        Some(Resume {
+            terminal: slot.name.to_string(),
+            session,
+            dir: slot.dir.clone(),
+            command,
+        })
     }
 
     /// A program put a text on the clipboard; windows that show it pass it on.
@@ -401,6 +406,11 @@ impl Run {
             marker: Some(format!("KIMIQ_MARK={mark}")),
         })
     }
+}
+
+/// What the client said last is nearer than what its requests said.
+fn said_last(slot: &Slot) -> Option<String> {
+    client::session_in_farewell(&slot.terminal()?.screen().text())
 }
 
 async fn end(slot: &Slot, now: bool) {

@@ -16,6 +16,7 @@ use crate::instance::slot::Slot;
 use crate::limits::Snapshot;
 use crate::limits::Wait;
 use crate::proxy::Activity;
+use crate::proxy::Trouble;
 use crate::terminal::State;
 use crate::usage::figures;
 
@@ -38,19 +39,51 @@ pub(crate) struct Told {
 
 /// Why this terminal waits; `None` when nothing of it does.
 pub(crate) fn of(host: &Instance, slot: &Slot) -> Option<Told> {
-    if let Some(wait) = host.proxy.gate.wait_of(&slot.name) {
-        return Some(held(wait));
-    }
     let state = slot.live.lock().state;
-    hindered(host, &host.proxy.board.activity(&slot.name), Some(state))
+    let activity = host.proxy.board.activity(&slot.name);
+    match host.proxy.gate.wait_of(&slot.name) {
+        Some(wait) => Some(held(wait, &activity)),
+        None => hindered(host, &activity, Some(state)),
+    }
 }
 
-fn held(wait: Wait) -> Told {
+fn held(wait: Wait, activity: &Activity) -> Told {
+    // Where the upstream is down, room in a budget is no promise.
+    let told = match &activity.trouble {
+        Some(trouble) => Told {
+            sentence: down(trouble, &wait.sentence()),
+            ..next_try(trouble)
+        },
+        None => Told {
+            sentence: wait.sentence(),
+            clock: Some(wait.clock()),
+            eta: Some(Duration::from_millis(wait.eta_ms)),
+            wait: None,
+        },
+    };
     Told {
-        sentence: wait.sentence(),
-        clock: Some(wait.clock()),
-        eta: Some(Duration::from_millis(wait.eta_ms)),
         wait: Some(wait),
+        ..told
+    }
+}
+
+/// What is wrong with the upstream, and what a request waits for besides.
+fn down(trouble: &Trouble, wait: &str) -> String {
+    let now = Instant::now();
+    match trouble.next_in(now) {
+        Some(left) if !left.is_zero() => format!("{}; {wait}", trouble.sentence(true, now)),
+        _ => format!("{}; {wait}", trouble.what()),
+    }
+}
+
+fn next_try(trouble: &Trouble) -> Told {
+    let left = trouble.next_in(Instant::now());
+    let left = left.filter(|left| !left.is_zero());
+    Told {
+        sentence: String::new(),
+        clock: left.map(|left| figures::time(whole(left))),
+        eta: left,
+        wait: None,
     }
 }
 
@@ -74,13 +107,9 @@ fn unanswered(activity: &Activity, state: Option<State>) -> Option<Told> {
     if !under_way && state != Some(State::Retrying) {
         return None;
     }
-    let now = Instant::now();
-    let left = trouble.next_in(now).filter(|left| !left.is_zero());
     Some(Told {
-        sentence: trouble.sentence(under_way, now),
-        clock: left.map(|left| figures::time(whole(left))),
-        eta: left,
-        wait: None,
+        sentence: trouble.sentence(under_way, Instant::now()),
+        ..next_try(trouble)
     })
 }
 
@@ -108,12 +137,22 @@ pub(crate) fn why(host: &Instance, terminal: Option<&str>) -> Result<Vec<WhyRepo
         queue
             .iter()
             .filter(|one| name.is_none_or(|name| one.terminal == name))
-            .map(|one| WhyReport {
-                terminal: inside(&one.terminal),
-                state: State::Waiting.name().to_owned(),
-                why: one.wait.in_full(),
-                eta: Some(Duration::from_millis(one.wait.eta_ms).as_secs_f64()),
-                wait: Some(info(&one.wait)),
+            .map(|one| {
+                let trouble = host.proxy.board.activity(&one.terminal).trouble;
+                let (state, why, eta) = if let Some(trouble) = &trouble {
+                    let why = down(trouble, &one.wait.in_full());
+                    (State::Retrying, why, next_try(trouble).eta)
+                } else {
+                    let eta = Duration::from_millis(one.wait.eta_ms);
+                    (State::Waiting, one.wait.in_full(), Some(eta))
+                };
+                WhyReport {
+                    terminal: inside(&one.terminal),
+                    state: state.name().to_owned(),
+                    why,
+                    eta: eta.map(|eta| eta.as_secs_f64()),
+                    wait: Some(info(&one.wait)),
+                }
             })
             .collect::<Vec<_>>()
     };

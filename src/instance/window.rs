@@ -102,6 +102,7 @@ impl<'a> Window<'a> {
         let (columns, rows) = end.hello.size;
         let mut session = Session::new(Size { columns, rows }.clamped(), host.prefix);
         session.set_plain(end.hello.no_color);
+        session.set_last(end.hello.last);
         Self {
             id: host.next_id(),
             host,

@@ -17,7 +17,9 @@ pub(crate) struct Daily {
     cap: u64,
     warn_at: u64,
     date: NaiveDate,
-    used: u64,
+    /// Settled here, and what others counted.
+    own: u64,
+    others: u64,
     held: u64,
     warned: bool,
     /// Before this instant no day ends: zones are asked once a day, not at each event.
@@ -32,7 +34,8 @@ impl Daily {
             cap,
             warn_at: u64::try_from(warn_at).unwrap_or(u64::MAX),
             date: local_date(zone, wall),
-            used: 0,
+            own: 0,
+            others: 0,
             held: 0,
             warned: false,
             ends: wall,
@@ -49,23 +52,26 @@ impl Daily {
         let date = local_date(self.zone, wall);
         if date > self.date {
             self.date = date;
-            self.used = 0;
+            (self.own, self.others) = (0, 0);
             self.warned = false;
             self.ends = self.resets_at();
         }
     }
 
-    /// Takes over what the ledger counted, with what other processes wrote there. What was settled here is in it, or will
-    /// be soon; so the larger number is the truth.
-    pub(crate) fn restore(&mut self, date: NaiveDate, used: u64) {
+    /// Takes over what the ledger counted of others: earlier processes, and those beside this one. It never falls.
+    pub(crate) fn restore(&mut self, date: NaiveDate, others: u64) {
         if date == self.date {
-            self.used = self.used.max(used);
+            self.others = self.others.max(others);
         }
+    }
+
+    fn used(&self) -> u64 {
+        self.own.saturating_add(self.others)
     }
 
     /// So many more tokens stay within the cap.
     pub(crate) fn fits(&self, tokens: u64) -> bool {
-        self.used.saturating_add(self.held).saturating_add(tokens) <= self.cap
+        self.used().saturating_add(self.held).saturating_add(tokens) <= self.cap
     }
 
     pub(crate) fn hold(&mut self, tokens: u64) {
@@ -75,15 +81,15 @@ impl Daily {
     /// Ends a hold; `spent` of it counts.
     pub(crate) fn settle(&mut self, held: u64, spent: u64) {
         self.held -= held;
-        self.used += spent;
+        self.own += spent;
     }
 
     /// Once a day, when it is due.
     pub(crate) fn warning(&mut self) -> Option<Decision> {
-        let due = !self.warned && self.used >= self.warn_at;
+        let due = !self.warned && self.used() >= self.warn_at;
         self.warned |= due;
         due.then_some(Decision::WarnDaily {
-            used: self.used,
+            used: self.used(),
             cap: self.cap,
         })
     }
@@ -100,7 +106,7 @@ impl Daily {
     pub(crate) fn view(&self) -> DayView {
         DayView {
             date: self.date,
-            used: self.used,
+            used: self.used(),
             held: self.held,
             cap: self.cap,
             warned: self.warned,
@@ -198,10 +204,10 @@ mod tests {
         daily.settle(30, 30);
         assert!(daily.warning().is_some());
         assert!(daily.warning().is_none());
-        // The ledger has not heard of the last request yet; then it has, and of another process's, too.
+        // What others use comes on top, whether or not the ledger has heard of the last request.
         daily.restore("2026-01-01".parse().unwrap(), 50);
         assert!(daily.fits(20));
-        daily.restore("2026-01-01".parse().unwrap(), 85);
+        daily.restore("2026-01-01".parse().unwrap(), 55);
         assert!(daily.fits(15) && !daily.fits(16));
         // Back over midnight: the later date keeps its count.
         daily.roll(utc("2025-12-31T23:59:00Z"));

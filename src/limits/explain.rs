@@ -11,7 +11,7 @@ use crate::limits::foreign::Foreign;
 use crate::limits::foresee::Foretold;
 use crate::limits::limiter::{Id, Limiter, Moment};
 use crate::limits::options::Options;
-use crate::limits::pool::{Pool, TOKEN_BUDGETS};
+use crate::limits::pool::{Pool, TOKEN_BUDGETS, UNLIMITED};
 use crate::limits::queue::{Spot, Waiting};
 use crate::limits::requests::Requests;
 use crate::limits::room::Room;
@@ -208,6 +208,14 @@ impl Pool {
             }
         });
         Some(Dimensions::from_array(steps))
+    }
+}
+
+impl PoolView {
+    /// What may be used of each token budget; nothing where no limit is known.
+    pub fn usable(&self) -> [Option<u64>; 3] {
+        let (usable, limits) = (self.effective.into_array(), self.limits.into_array());
+        std::array::from_fn(|d| (limits[d] < UNLIMITED).then_some(usable[d]))
     }
 }
 

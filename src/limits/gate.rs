@@ -110,11 +110,11 @@ impl Gate {
         self.shared.act(|limiter, now| limiter.restore(saved, now));
     }
 
-    /// Raises the day's count to what the ledger counted on this local date: at the start what earlier processes used, and
-    /// from then on what others use beside this one. Another date is ignored, and a count below the own one.
-    pub fn restore_day(&self, date: NaiveDate, used: u64) {
+    /// Counts against the day what the ledger counted of others on this local date: at the start what earlier processes
+    /// used, and from then on what others use beside this one. Another date is ignored, and a count below the last one.
+    pub fn restore_day(&self, date: NaiveDate, others: u64) {
         self.shared
-            .act(|limiter, now| limiter.restore_day(date, used, now));
+            .act(|limiter, now| limiter.restore_day(date, others, now));
     }
 
     /// What to write to disk, at most once a second and at the end.

@@ -16,6 +16,8 @@ use crate::usage::Dimensions;
 
 /// Parts of the hour.
 const PARTS: u32 = 12;
+/// The part of the hour that is now: ten minutes.
+const NOW: u32 = 6;
 /// Terminals counted in a part; beyond this they are many.
 const MANY: usize = 64;
 /// A shorter wait is none that anybody notices.
@@ -139,7 +141,10 @@ impl Hour {
             sum.requests += one.requests;
             sum.waited += one.waited;
             sum.throttled += one.throttled;
-            terminals.extend(&part.terminals);
+            // Who asked half an hour ago may be gone since.
+            if part.until + self.length / NOW > now + self.length {
+                terminals.extend(&part.terminals);
+            }
         }
         let all: u64 = sum.waits.iter().sum();
         let mut bound: Vec<Bound> = BUDGETS
@@ -238,6 +243,9 @@ mod tests {
             [10, 5, 1].map(|n| n * view.waited)
         );
         assert_eq!((view.throttled, view.terminals), (view.waited, 2));
+        let later = MINUTE * 1004;
+        hour.admitted(&two, MINUTE, later + MINUTE * 5);
+        assert_eq!(hour.view(later + MINUTE * 10).terminals, 1, "one left");
     }
 
     #[test]

@@ -471,10 +471,10 @@ impl Limiter {
         self.step(now);
     }
 
-    /// The ledger counted so much on this date, over all processes. The day's count never falls by it.
-    pub fn restore_day(&mut self, date: NaiveDate, used: u64, now: Moment) {
+    /// Others counted so much on this date. The day's count never falls by it.
+    pub fn restore_day(&mut self, date: NaiveDate, others: u64, now: Moment) {
         self.daily.roll(now.wall);
-        self.daily.restore(date, used);
+        self.daily.restore(date, others);
         self.decisions.extend(self.daily.warning());
     }
 

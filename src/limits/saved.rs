@@ -27,6 +27,9 @@ pub struct Saved {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SavedPool {
     pub(crate) name: String,
+    /// The upstream was known for token budgets.
+    #[serde(default)]
+    pub(crate) budgeted: bool,
     pub(crate) learned: Dimensions<Option<u64>>,
     /// When each limit rose last, milliseconds since 1970.
     pub(crate) rose: Dimensions<Option<i64>>,
@@ -62,6 +65,7 @@ impl Pool {
         let rose = self.learned.rose();
         SavedPool {
             name: name.to_owned(),
+            budgeted: self.budgeted,
             learned: Dimensions::from_array(self.learned.limits()),
             rose: Dimensions::from_array(rose.map(|at| at.map(|at| stamp(at, now, wall)))),
             ratio_ppm: self.margin.ppm(),
@@ -85,6 +89,7 @@ impl Pool {
         now: Duration,
         wall: DateTime<Utc>,
     ) {
+        self.budgeted = saved.budgeted;
         self.last_traffic = saved.last_traffic.min(wall);
         let rose = saved.rose.into_array();
         let rose = rose.map(|at| at.map(|at| now.saturating_sub(age(wall, at))));

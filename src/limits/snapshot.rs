@@ -86,7 +86,7 @@ pub struct HourView {
     pub tokens: Dimensions<u64>,
     /// Times that the upstream answered 429.
     pub throttled: u64,
-    /// Terminals that asked, at most some dozens.
+    /// Terminals that asked in its last ten minutes, at most some dozens.
     pub terminals: usize,
     /// What was waited for, the longest first.
     pub bound: Vec<Bound>,

@@ -22,7 +22,12 @@ impl Wait {
                     "waits for one request that goes ahead after the upstream's 429, place {place}"
                 )
             }
-            Budget::Pause => format!("waits for the end of {budget}, place {place}, {until}"),
+            // Each refusal that follows makes the pause longer: its end is that of the next try, and no more is promised.
+            Budget::Pause if self.eta_ms < HOPELESS_MS => {
+                let next = figures::time(self.eta_ms);
+                format!("pauses after the upstream's 429, place {place}, next try in {next}")
+            }
+            Budget::Pause => format!("pauses after the upstream's 429, place {place}, {until}"),
             Budget::Requests => format!("waits for {budget}, place {place}, {until}"),
             Budget::Prompt | Budget::Uncached | Budget::Generated => {
                 let missing = figures::grouped(self.missing);
@@ -168,7 +173,7 @@ mod tests {
             0,
             1,
             4_000,
-            "waits for the end of a pause after the upstream's 429, place 1, about 4 s",
+            "pauses after the upstream's 429, place 1, next try in 4 s",
         );
         check(
             Budget::Pause,

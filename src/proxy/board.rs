@@ -4,6 +4,7 @@
 //! exchange stands on the board through a guard, so that none can stay behind.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -68,7 +69,9 @@ pub struct Activity {
     pub session: Option<String>,
     /// Tokens of all its exchanges.
     pub tokens: Tokens,
-    /// The upstream gave no answer to its last tries.
+    /// Host and port of the upstream that it asked last.
+    pub host: Arc<str>,
+    /// The upstream gave no answer to its last tries; nor to those of others, while one of its own waits to be sent.
     pub trouble: Option<Trouble>,
 }
 
@@ -106,6 +109,10 @@ pub struct Board {
 struct Inner {
     /// Each activity is shared with the entries that stand on it, so that a change looks nothing up.
     terminals: Mutex<FxHashMap<Arc<str>, Arc<Mutex<Activity>>>>,
+    /// Upstreams that do not answer anybody, by host. Locked before `terminals`.
+    down: Mutex<FxHashMap<Arc<str>, Trouble>>,
+    /// Somebody is in trouble, so that answers must look whose it ends. Set under the lock of `down`.
+    troubled: AtomicBool,
     version: watch::Sender<u64>,
 }
 
@@ -114,6 +121,8 @@ impl Default for Board {
         Self {
             inner: Arc::new(Inner {
                 terminals: Mutex::default(),
+                down: Mutex::default(),
+                troubled: AtomicBool::new(false),
                 version: watch::Sender::new(0),
             }),
         }
@@ -124,29 +133,52 @@ impl Board {
     /// What a terminal is doing; nothing for one that never asked.
     pub fn activity(&self, terminal: &str) -> Activity {
         let found = self.inner.terminals.lock().get(terminal).cloned();
-        found
-            .map(|activity| activity.lock().clone())
-            .unwrap_or_default()
+        let mut activity = found.map_or_else(Activity::default, |found| found.lock().clone());
+        if activity.trouble.is_none() && activity.queued > 0 && activity.streaming == 0 {
+            activity.trouble = self.inner.down.lock().get(&activity.host).cloned();
+        }
+        activity
     }
 
     /// Terminals to whose last tries the upstream gave no answer, and those that the day's cap refuses.
     pub fn hindered(&self) -> Vec<(Arc<str>, Activity)> {
-        let all: Vec<_> = {
-            let terminals = self.inner.terminals.lock();
-            let shared = terminals.iter();
-            shared
-                .map(|(name, one)| (name.clone(), one.clone()))
-                .collect()
-        };
-        let mut found: Vec<_> = all
+        let names: Vec<_> = self.inner.terminals.lock().keys().cloned().collect();
+        let mut found: Vec<_> = names
             .into_iter()
-            .map(|(name, activity)| (name, activity.lock().clone()))
-            .filter(|(_, it)| {
+            .map(|name| (self.activity(&name), name))
+            .filter(|(it, _)| {
                 it.trouble.is_some() || matches!(it.last, Some(Outcome::Capped { .. }))
             })
+            .map(|(activity, name)| (name, activity))
             .collect();
         found.sort_by(|a, b| a.0.cmp(&b.0));
         found
+    }
+
+    /// Somebody else found that this host takes connections again: who gave up on it need not be told so any more.
+    pub fn reached(&self, host: &str) {
+        self.relieve(host, |it| {
+            it.failing == Failing::Unreachable && it.next.is_none()
+        });
+    }
+
+    /// Takes back the troubles with a host that are `over`.
+    fn relieve(&self, host: &str, over: impl Fn(&Trouble) -> bool) {
+        if !self.inner.troubled.load(Ordering::Relaxed) {
+            return;
+        }
+        {
+            let mut down = self.inner.down.lock();
+            down.retain(|name, trouble| **name != *host || !over(trouble));
+            let mut left = !down.is_empty();
+            for activity in self.inner.terminals.lock().values() {
+                let trouble = &mut activity.lock().trouble;
+                *trouble = trouble.take().filter(|it| *it.host != *host || !over(it));
+                left |= trouble.is_some();
+            }
+            self.inner.troubled.store(left, Ordering::Relaxed);
+        }
+        self.changed();
     }
 
     /// Sees a new number whenever any activity changed.
@@ -161,7 +193,7 @@ impl Board {
     }
 
     /// An exchange of this terminal begins.
-    pub(super) fn enter(&self, terminal: &Arc<str>, session: Option<&str>) -> Entry {
+    pub(super) fn enter(&self, terminal: &Arc<str>, session: Option<&str>, host: &str) -> Entry {
         let activity = {
             let mut terminals = self.inner.terminals.lock();
             match terminals.get(terminal) {
@@ -173,6 +205,9 @@ impl Board {
             let mut activity = activity.lock();
             activity.requests += 1;
             activity.queued += 1;
+            if *activity.host != *host {
+                activity.host = host.into();
+            }
             if let Some(session) = session
                 && activity.session.as_deref() != Some(session)
             {
@@ -226,28 +261,41 @@ impl Entry {
     /// to make, comes after `pause`.
     pub(super) fn tried(&mut self, host: &str, failing: Option<Failing>, pause: Option<Duration>) {
         let Some(failing) = failing else {
-            self.answered();
+            self.answered(host);
             return;
         };
         {
-            let mut activity = self.activity.lock();
-            let before = activity.trouble.take();
-            activity.trouble = Some(Trouble {
+            let inner = &self.board.inner;
+            let mut down = inner.down.lock();
+            let before = {
+                let activity = self.activity.lock();
+                let own = activity.trouble.as_ref().map(|before| before.tries);
+                down.get(host).map(|before| before.tries).or(own)
+            };
+            let trouble = Trouble {
                 host: host.into(),
                 failing,
-                tries: before.map_or(0, |before| before.tries).saturating_add(1),
+                tries: before.unwrap_or(0).saturating_add(1),
                 next: pause.map(|pause| Instant::now() + pause),
-            });
+            };
+            // Load is shed and gateways fail for single requests; who takes no connection takes nobody's.
+            if matches!(failing, Failing::Unreachable | Failing::Silent) {
+                down.insert(host.into(), trouble.clone());
+            }
+            self.activity.lock().trouble = Some(trouble);
+            inner.troubled.store(true, Ordering::Relaxed);
         }
         self.board.changed();
     }
 
     /// The upstream answered, be it with a refusal.
-    pub(super) fn answered(&mut self) {
+    pub(super) fn answered(&mut self, host: &str) {
+        // What it had with another host is over, too.
         let before = self.activity.lock().trouble.take();
         if before.is_some() {
             self.board.changed();
         }
+        self.board.relieve(host, |_| true);
     }
 
     /// How it ended, so far, and what that cost more; without this it counts as cancelled.
@@ -291,8 +339,8 @@ mod tests {
     fn exchanges_are_counted_by_phase_and_leave_however_they_end() {
         let board = Board::default();
         let terminal: Arc<str> = "run:1".into();
-        let mut one = board.enter(&terminal, Some("session_1"));
-        let two = board.enter(&terminal, None);
+        let mut one = board.enter(&terminal, Some("session_1"), "h:1");
+        let two = board.enter(&terminal, None, "h:1");
         one.phase(Phase::Sent);
         one.phase(Phase::Streaming);
         let seen = board.activity("run:1");
@@ -319,7 +367,7 @@ mod tests {
             (tokens, Some("session_1"))
         );
 
-        let mut lost = board.enter(&terminal, None);
+        let mut lost = board.enter(&terminal, None, "h:1");
         lost.tried("h:1", Some(Failing::Unreachable), Some(Duration::ZERO));
         lost.tried("h:1", Some(Failing::Silent), None);
         drop(lost);
@@ -328,10 +376,31 @@ mod tests {
         };
         let trouble = told.trouble.as_ref().unwrap();
         assert_eq!((&**name, trouble.tries, trouble.next), ("run:1", 2, None));
-        board.enter(&terminal, None).answered();
+        board.enter(&terminal, None, "h:1").answered("h:1");
         assert_eq!(board.hindered(), []);
 
-        let late = board.enter(&terminal, None);
+        let other: Arc<str> = "run:2".into();
+        let waits = board.enter(&other, None, "h:1");
+        let elsewhere = board.enter(&"run:3".into(), None, "h:2");
+        let mut lost = board.enter(&terminal, None, "h:1");
+        lost.tried("h:1", Some(Failing::Unreachable), None);
+        let tries = |name: &str| board.activity(name).trouble.map(|trouble| trouble.tries);
+        assert_eq!(
+            ["run:1", "run:2", "run:3"].map(tries),
+            [Some(1), Some(1), None]
+        );
+        drop(waits);
+        assert_eq!(tries("run:2"), None, "it asks nobody");
+        board.reached("h:2");
+        assert_eq!(tries("run:1"), Some(1));
+        board.reached("h:1");
+        assert_eq!(board.hindered(), []);
+        lost.tried("h:1", Some(Failing::Unreachable), Some(Duration::ZERO));
+        board.reached("h:1");
+        assert_eq!(tries("run:1"), Some(1), "the next try tells");
+        drop((lost, elsewhere));
+
+        let late = board.enter(&terminal, None, "h:1");
         board.forget("run:1");
         drop(late);
         assert_eq!(board.activity("run:1"), Activity::default());

@@ -94,7 +94,7 @@ pub(super) async fn exchange(
     request: Request<Incoming>,
 ) -> Result<Response<Answer>, Fault> {
     let (head, body) = request.into_parts();
-    let (chunks, mut facts) = receive(body, proxy.options.largest_body).await?;
+    let (chunks, mut facts) = received(body, proxy).await?;
     let subject = subject(&call, &mut facts)?;
     let pool = subject.place.clone();
     let kind = call.upstream.kind();
@@ -108,7 +108,8 @@ pub(super) async fn exchange(
         .read(call.dialect, &subject.model, &facts, chunks);
     let arrived = Instant::now();
     let patience = call.patience;
-    let entry = proxy.board.enter(&call.terminal, facts.session.as_deref());
+    let (session, host) = (facts.session.as_deref(), call.upstream.host());
+    let entry = proxy.board.enter(&call.terminal, session, host);
     let mut meter = Meter::new(proxy.clone(), subject, entry);
     let going = Going {
         proxy,
@@ -156,7 +157,7 @@ pub(super) async fn exchange(
         }
         let (next, failing, taken, said) = match sent {
             Ok(answer) if answer.status().is_success() => {
-                meter.entry.answered();
+                meter.entry.answered(call.upstream.host());
                 meter.entry.phase(Phase::Streaming);
                 return relay(&call, meter, watched, mending, answer).await;
             }
@@ -213,6 +214,22 @@ pub(super) async fn exchange(
         meter.entry.phase(Phase::BackingOff);
         tokio::time::sleep(pause).await;
     }
+}
+
+/// The whole request, if it comes within the time in which an answer would have to move.
+async fn received(body: Incoming, proxy: &Proxy) -> Result<(Arc<[Bytes]>, Facts), Fault> {
+    let bound = proxy.options.stall;
+    let whole = receive(body, proxy.options.largest_body);
+    tokio::time::timeout(bound, whole)
+        .await
+        .unwrap_or_else(|_late| {
+            let message = format!(
+                "the request did not come to its end within {} s, the bound of `proxy.stall`",
+                bound.as_secs_f64()
+            );
+            let kind = "invalid_request_error";
+            Err(Fault::client(StatusCode::REQUEST_TIMEOUT, kind, message))
+        })
 }
 
 /// Reads the whole request and looks at it while it comes. It is kept in its chunks, to be sent as it came.

@@ -48,7 +48,7 @@ pub struct Trouble {
     pub host: Arc<str>,
     /// What it did last.
     pub failing: Failing,
-    /// Tries without an answer in a row, over all requests of the terminal.
+    /// Tries without an answer in a row, over all requests of the terminal, or of all terminals where nobody gets any.
     pub tries: u32,
     /// When the next one is due, while that is kimiq's own to decide.
     pub next: Option<Instant>,

@@ -83,6 +83,8 @@ pub struct Session {
     last: Option<Frame>,
     /// Our own lines have no colours.
     plain: bool,
+    /// The run ends with this window.
+    last_window: bool,
     outer: Outer,
     foreground: Option<Rgb>,
     background: Option<Rgb>,
@@ -124,6 +126,7 @@ impl Session {
             listed: Vec::new(),
             last: None,
             plain: false,
+            last_window: false,
             outer: Outer::default(),
             foreground: None,
             background: None,
@@ -133,6 +136,11 @@ impl Session {
     /// Whether what this draws around the screens does without colours. The screens keep theirs.
     pub fn set_plain(&mut self, plain: bool) {
         self.plain = plain;
+    }
+
+    /// Whether the run ends when this window lets go of it, so that its user is asked first.
+    pub fn set_last(&mut self, last: bool) {
+        self.last_window = last;
     }
 
     /// The bytes that open the window: alternate screen, questions about the terminal. The next paint is a full one.
@@ -358,8 +366,15 @@ impl Session {
             }
             return true;
         }
-        if self.overlay == Overlay::Help {
+        if matches!(self.overlay, Overlay::Help | Overlay::Lives) {
             self.dismiss(actions);
+            return true;
+        }
+        if self.overlay == Overlay::End {
+            self.dismiss(actions);
+            if matches!(key.types, 'y' | 'Y') && !key.control {
+                actions.push(Action::Detach);
+            }
             return true;
         }
         if mem::take(&mut self.armed) {
@@ -423,12 +438,15 @@ impl Session {
                     self.overlay = Overlay::Close(id);
                 }
             }
+            'r' if self.living().is_some() => self.overlay = Overlay::Lives,
             'r' => {
-                if let Some(id) = self.focused
-                    && self.living().is_none()
-                {
+                if let Some(id) = self.focused {
                     actions.push(Action::Restart(id));
                 }
+            }
+            // Where nothing lives, nothing ends.
+            'd' if self.last_window && self.listed.iter().any(|tab| !tab.ended) => {
+                self.overlay = Overlay::End;
             }
             'd' => actions.push(Action::Detach),
             '?' => self.overlay = Overlay::Help,

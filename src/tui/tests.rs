@@ -599,3 +599,67 @@ fn a_normal_row_has_no_half_characters() {
                 .intersects(Flags::WIDE_CHAR | Flags::WIDE_CHAR_SPACER)
     }));
 }
+
+/// The first picture as text.
+fn painted(session: &mut Session, view: &ViewModel, size: Size) -> String {
+    let mut screen = Screen::new(size, 0);
+    screen.feed(&session.paint(view, |_| None::<&Screen>));
+    screen.text()
+}
+
+#[test]
+fn the_last_window_asks_before_it_ends_the_run() {
+    let view = view(&[State::Idle]);
+    let mut session = session(&view);
+    session.set_last(true);
+    let now = Instant::now();
+    let detaches = |session: &mut Session, keys: &[u8]| {
+        essence(session.input(keys, now)).contains(&Action::Detach)
+    };
+    assert!(!detaches(&mut session, b"\x02d"));
+    let asked = painted(&mut session, &view, SIZE);
+    assert!(asked.contains("`demo` ends with this window"), "{asked}");
+    assert!(!detaches(&mut session, b"n"));
+    assert!(!detaches(&mut session, b"\x02d"));
+    assert!(detaches(&mut session, b"y"));
+}
+
+#[test]
+fn a_restart_of_what_lives_is_explained() {
+    let view = view(&[State::Idle]);
+    let mut session = session(&view);
+    let now = Instant::now();
+    assert_eq!(essence(session.input(b"\x02r", now)), []);
+    let told = painted(&mut session, &view, SIZE);
+    assert!(told.contains("r is for one that has ended"), "{told}");
+    assert_eq!(
+        essence(session.input(b"q", now)),
+        [],
+        "the key closes the box"
+    );
+    assert_eq!(essence(session.input(b"q", now)), [write(101, b"q")]);
+}
+
+#[test]
+fn a_narrow_window_keeps_the_time() {
+    let mut view = view(&[State::Waiting]);
+    let wait = "waits for 131,184 uncached prompt tokens, place 2, about 12 s";
+    view.terminals[0].wait = Some(wait.to_owned());
+    view.terminals[0].clock = Some("12 s".to_owned());
+    let line = |columns: u16| {
+        let size = Size { columns, rows: 24 };
+        let mut session = Session::new(size, Prefix::default());
+        session.update(&view);
+        let text = painted(&mut session, &view, size);
+        text.lines().last().unwrap().trim().to_owned()
+    };
+    assert!(line(100).contains(wait), "{}", line(100));
+    for columns in [60, 40, 30] {
+        let line = line(columns);
+        assert!(
+            line.contains("waiting in the queue, 12 s"),
+            "{columns}: {line}"
+        );
+    }
+    assert!(line(60).contains("queue 2"), "{}", line(60));
+}

@@ -78,6 +78,10 @@ pub(crate) enum Overlay {
     Help,
     /// Is this terminal to be closed?
     Close(Id),
+    /// Is the run to end with its window?
+    End,
+    /// Only what has ended can be started again.
+    Lives,
 }
 
 /// Where the terminal lies in a window of this size.
@@ -121,6 +125,19 @@ pub(crate) fn surround(
             window(frame, &title, &help(prefix));
         }
         (Overlay::Close(id), _) => window(frame, " close ", &close(view, id)),
+        (Overlay::End, _) => {
+            let what = format!(
+                "Leave? `{}` ends with this window.",
+                shortened(&view.run, TITLE)
+            );
+            let keys = "y: end it    any other key: stay".to_owned();
+            window(frame, " detach ", &[what, keys]);
+        }
+        (Overlay::Lives, _) => {
+            let what = "This terminal runs: r is for one that has ended.".to_owned();
+            let keys = format!("{prefix} x closes it    any key: go on");
+            window(frame, " restart ", &[what, keys]);
+        }
         (Overlay::None, Some(tab)) if matches!(tab.state, State::Exited(_)) => {
             ended(frame, tab, area);
         }
@@ -291,14 +308,6 @@ fn status(
     armed: bool,
     columns: usize,
 ) -> Line<'static> {
-    let mut left = format!(" {}", shortened(&view.run, TITLE));
-    if let Some(tab) = front {
-        left = match &tab.wait {
-            Some(wait) if tab.state == State::Waiting => format!("{left} · {wait}"),
-            Some(wait) => format!("{left} · {}: {wait}", tab.state),
-            None => format!("{left} · {}", tab.state),
-        };
-    }
     let mut facts = Vec::new();
     if view.status.queue > 0 {
         facts.push(format!("queue {}", view.status.queue));
@@ -320,13 +329,23 @@ fn status(
         format!("{prefix} ?")
     };
     facts.push(hint);
-    // What matters less goes first when it gets narrow: the hint, then the tokens, then the queue.
+    // What matters less goes first when it gets narrow: the hint, the tokens and the budget; then the words around a time.
+    let says = doing(view, front);
     let mut right = format!("{} ", facts.join(" · "));
-    while left.width() + right.width() > columns && facts.len() > 1 {
-        facts.pop();
-        right = format!("{} ", facts.join(" · "));
+    let mut left = says.last().cloned().unwrap_or_default();
+    'fits: for one in says {
+        for kept in (1..=facts.len()).rev() {
+            right = format!("{} ", facts[..kept].join(" · "));
+            if one.width() + right.width() <= columns {
+                left = one;
+                break 'fits;
+            }
+        }
     }
-    let left = shortened(&left, columns.saturating_sub(right.width() + 1));
+    if left.width() > columns.saturating_sub(right.width()) {
+        right = String::new();
+    }
+    let left = shortened(&left, columns.saturating_sub(right.width()));
     let middle = columns.saturating_sub(left.width() + right.width());
     let notice = view.status.notices.first().map_or(String::new(), |notice| {
         shortened(&format!("  {notice}  "), middle)
@@ -337,6 +356,29 @@ fn status(
         Span::styled(padded(&notice, middle), base.fg(Color::LightYellow).bold()),
         Span::styled(shortened(&right, columns), base),
     ])
+}
+
+/// What the terminal in front does: in a sentence, in a few words, in fewer.
+fn doing(view: &ViewModel, front: Option<&Tab>) -> Vec<String> {
+    let run = shortened(&view.run, TITLE);
+    let Some(tab) = front else {
+        return vec![format!(" {run}")];
+    };
+    let state = tab.state;
+    let full = match &tab.wait {
+        Some(wait) if state == State::Waiting => wait.clone(),
+        Some(wait) => format!("{state}: {wait}"),
+        None => state.to_string(),
+    };
+    let short = match &tab.clock {
+        Some(clock) => format!("{state}, {clock}"),
+        None => state.to_string(),
+    };
+    vec![
+        format!(" {run} · {full}"),
+        format!(" {run} · {short}"),
+        format!(" {short}"),
+    ]
 }
 
 /// Text without control characters that takes at most `columns`; a cut is shown.

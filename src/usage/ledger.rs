@@ -126,6 +126,8 @@ struct Book {
     stamp: Option<Stamp>,
     in_writing: Rows,
     pending: Rows,
+    /// What this process added on the last day on which it did.
+    own: (NaiveDate, u64),
 }
 
 /// What tells one state of the file from another: its date and size.
@@ -189,6 +191,10 @@ impl Ledger {
         let sum = book.pending.entry((day, account)).or_default();
         sum.requests += 1;
         sum.tokens += tokens;
+        if book.own.0 != day {
+            book.own = (day, 0);
+        }
+        book.own.1 += tokens.total();
         drop(book);
         self.shared.dirty.notify_one();
     }
@@ -198,6 +204,15 @@ impl Ledger {
         let day = self.date();
         let sum = self.totals(1, &[]).pop().unwrap_or_default();
         (day, sum)
+    }
+
+    /// The current local day, and tokens of it that this process did not add: those of earlier and of other processes.
+    pub fn of_others(&self) -> (NaiveDate, u64) {
+        let (day, total) = self.today();
+        // Looked at last: what is added meanwhile is none of theirs.
+        let (own_day, own) = self.shared.book.lock().own;
+        let own = if own_day == day { own } else { 0 };
+        (day, total.tokens.total().saturating_sub(own))
     }
 
     /// Sums of the last `days` local days, today included, grouped by the given columns, in their order.
@@ -635,5 +650,26 @@ mod tests {
         driven.unwrap();
         assert_eq!(open(&path, noon).today().1.tokens.prompt, 11);
         std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn what_others_added_is_told_apart_from_our_own() {
+        let path = scratch().join("usage.json");
+        let (one, two) = (open(&path, noon), open(&path, noon));
+        one.add(account("k2", "1"), tokens(100, 10));
+        assert_eq!(one.of_others().1, 0, "whether or not it was written");
+        one.flush().unwrap();
+        two.add(account("k2", "2"), tokens(5, 0));
+        two.refresh().unwrap();
+        assert_eq!((one.of_others().1, two.of_others().1), (0, 110));
+        two.flush().unwrap();
+        one.refresh().unwrap();
+        assert_eq!(one.of_others().1, 5);
+        assert_eq!(
+            open(&path, noon).of_others().1,
+            115,
+            "after a restart all of it"
+        );
+        std::fs::remove_dir_all(path.parent().unwrap()).unwrap();
     }
 }

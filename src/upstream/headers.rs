@@ -70,9 +70,11 @@ pub fn response_headers(headers: HeaderMap) -> HeaderMap {
 /// Headers that are not about the connection they came over, and that `wanted` takes.
 fn crossing(headers: &HeaderMap, wanted: impl Fn(&str) -> bool) -> HeaderMap {
     // What the connection header lists, usually `keep-alive` or `close`, concerns the connection as well.
+    let lists = headers.get_all(CONNECTION);
     let is_listed = |name: &str| {
-        let lists = headers.get_all(CONNECTION).into_iter();
-        let mut listed = lists.flat_map(|value| value.to_str().unwrap_or_default().split(','));
+        let mut listed = lists
+            .iter()
+            .flat_map(|value| value.to_str().unwrap_or_default().split(','));
         listed.any(|it| it.trim().eq_ignore_ascii_case(name))
     };
     let mut crossed = HeaderMap::with_capacity(headers.len() + 2);

@@ -21,8 +21,6 @@ const START_WEIGHT: f64 = 1.0;
 const KEPT_WEIGHT: f64 = 10.0;
 /// What an older answer still counts for when a new one comes.
 const FADE: f64 = 0.98;
-/// A share that moved by less stays as it was weighed.
-const SAME: f64 = 0.005;
 /// No cache holds all of it: the last block is never full.
 const MOST: f64 = 0.998;
 /// A prefix is sure to be found where this share was.
@@ -95,10 +93,7 @@ impl Hits {
         let (sum, weight) = &mut self.counts[of(age)];
         *sum = *sum * FADE + found.clamp(0.0, 1.0);
         *weight = *weight * FADE + 1.0;
-        // Weighing costs as much as the rest of an answer's account, and so little changes no decision.
-        if (*sum / *weight - self.share[of(age)]).abs() > SAME {
-            self.weigh();
-        }
+        self.weigh();
     }
 
     /// Takes neighbours together until no share is above that of a younger age.

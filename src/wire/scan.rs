@@ -232,6 +232,15 @@ impl Found {
     }
 }
 
+/// A JSON string; most hold no escape, and are read as they stand.
+fn string(value: &[u8]) -> Option<String> {
+    let inner = value.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
+    if memchr::memchr(b'\\', inner).is_some() {
+        return serde_json::from_slice(value).ok();
+    }
+    std::str::from_utf8(inner).ok().map(str::to_owned)
+}
+
 impl Visitor for Found {
     fn wants(&mut self, key: &[u8]) -> Want {
         self.region = match key {
@@ -258,10 +267,10 @@ impl Visitor for Found {
     fn captured(&mut self, key: &[u8], value: Option<&[u8]>) {
         let Some(value) = value else { return };
         match key {
-            b"model" => self.facts.model = serde_json::from_slice(value).ok(),
+            b"model" => self.facts.model = string(value),
             b"stream" => self.facts.stream = value == b"true",
             b"prompt_cache_key" => {
-                self.facts.session = serde_json::from_slice(value).ok();
+                self.facts.session = string(value);
                 self.facts.pinned |= self.facts.session.is_some();
             }
             b"metadata" => {

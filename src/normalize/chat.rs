@@ -21,7 +21,7 @@ use crate::normalize::repairs::Kind;
 use crate::normalize::stream::Codec;
 use crate::normalize::text::Text;
 use crate::normalize::usual::{Usual, plain};
-use crate::normalize::writer::Writer;
+use crate::normalize::writing::Writer;
 
 const DONE: &[u8] = b"[DONE]";
 

@@ -318,6 +318,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::normalize::writing::payloads;
 
     pub(super) fn events() -> Vec<Event> {
         let call = |index: usize, id: &str, parts: &[&str]| {
@@ -346,14 +347,6 @@ mod tests {
         events
     }
 
-    fn data(stream: &[u8]) -> Vec<Value> {
-        let text = std::str::from_utf8(stream).unwrap();
-        let lines = text.lines().filter_map(|line| line.strip_prefix("data: "));
-        lines
-            .map(|line| serde_json::from_str(line).unwrap())
-            .collect()
-    }
-
     #[test]
     fn a_stream_opens_one_block_at_a_time() {
         let mut out = Vec::new();
@@ -369,7 +362,7 @@ mod tests {
             },
             &mut out,
         );
-        let shape: Vec<String> = data(&out)
+        let shape: Vec<String> = payloads(&out)
             .iter()
             .map(|event| {
                 let part = &event["delta"]["type"];
@@ -410,7 +403,7 @@ mod tests {
                 "message_stop ",
             ]
         );
-        let all = data(&out);
+        let all = payloads(&out);
         assert_eq!(all[9]["content_block"]["id"], "functions_Read_0");
         let end = &all[all.len() - 2];
         assert_eq!(end["delta"]["stop_reason"], "tool_use");

@@ -323,6 +323,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::normalize::writing::payloads;
 
     fn events(finish: Finish, arguments: &str) -> Vec<Event> {
         vec![
@@ -343,14 +344,6 @@ mod tests {
         ]
     }
 
-    fn data(stream: &[u8]) -> Vec<Value> {
-        let text = std::str::from_utf8(stream).unwrap();
-        let lines = text.lines().filter_map(|line| line.strip_prefix("data: "));
-        lines
-            .map(|line| serde_json::from_str(line).unwrap())
-            .collect()
-    }
-
     #[test]
     fn items_open_and_close_in_order_and_the_end_repeats_them() {
         let mut out = Vec::new();
@@ -367,7 +360,7 @@ mod tests {
             },
             &mut out,
         );
-        let all = data(&out);
+        let all = payloads(&out);
         let names: Vec<String> = all
             .iter()
             .map(|event| {

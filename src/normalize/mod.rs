@@ -40,7 +40,6 @@ mod stream;
 mod tags;
 mod text;
 mod usual;
-mod writer;
 mod writing;
 
 pub use answer::Answer;

@@ -1,4 +1,5 @@
-//! Writes JSON and server-sent events by hand: texts may hold half characters, which no value of a library can.
+//! Writes JSON and server-sent events by hand: texts may hold half characters, which no value of a library can, and
+//! members that were lent are handed on as they came.
 
 use crate::normalize::text::Text;
 
@@ -15,16 +16,53 @@ pub(super) enum Put<'a> {
     Count(u64),
 }
 
+/// Writes an object.
+#[derive(Debug)]
+pub(super) struct Writer<'a> {
+    out: &'a mut Vec<u8>,
+    first: bool,
+}
+
+impl<'a> Writer<'a> {
+    /// Opens an object.
+    pub(super) fn object(out: &'a mut Vec<u8>) -> Self {
+        out.push(b'{');
+        Self { out, first: true }
+    }
+
+    /// Writes a member whose value is JSON text.
+    pub(super) fn raw(&mut self, key: &str, value: &str) -> &mut Self {
+        self.key(key).extend_from_slice(value.as_bytes());
+        self
+    }
+
+    /// Writes a member that is a string.
+    pub(super) fn text(&mut self, key: &str, text: &Text) -> &mut Self {
+        text.write_json(self.key(key));
+        self
+    }
+
+    /// Writes the key of a member; the value is to be appended.
+    pub(super) fn key(&mut self, key: &str) -> &mut Vec<u8> {
+        if !std::mem::take(&mut self.first) {
+            self.out.push(b',');
+        }
+        Text::from(key).write_json(self.out);
+        self.out.push(b':');
+        self.out
+    }
+
+    /// Closes the object.
+    pub(super) fn close(self) {
+        self.out.push(b'}');
+    }
+}
+
 /// Appends an object.
 pub(super) fn object(out: &mut Vec<u8>, members: &[(&str, Put<'_>)]) {
-    out.push(b'{');
-    for (index, (key, value)) in members.iter().enumerate() {
-        if index > 0 {
-            out.push(b',');
-        }
-        out.push(b'"');
-        out.extend_from_slice(key.as_bytes());
-        out.extend_from_slice(b"\":");
+    let mut writer = Writer::object(out);
+    for (key, value) in members {
+        let out = writer.key(key);
         match value {
             Put::Json(json) => out.extend_from_slice(json),
             Put::Text(text) => text.write_json(out),
@@ -32,7 +70,7 @@ pub(super) fn object(out: &mut Vec<u8>, members: &[(&str, Put<'_>)]) {
             Put::Count(count) => out.extend_from_slice(count.to_string().as_bytes()),
         }
     }
-    out.push(b'}');
+    writer.close();
 }
 
 /// An object of its own.
@@ -58,6 +96,16 @@ pub(super) fn event(out: &mut Vec<u8>, name: &str, members: &[(&str, Put<'_>)]) 
     let named = [("type", Put::Word(name))];
     object(out, &[&named, members].concat());
     out.extend_from_slice(b"\n\n");
+}
+
+/// The payloads of a stream's events.
+#[cfg(test)]
+pub(super) fn payloads(stream: &[u8]) -> Vec<serde_json::Value> {
+    let text = std::str::from_utf8(stream).unwrap();
+    let lines = text.lines().filter_map(|line| line.strip_prefix("data: "));
+    lines
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
 }
 
 #[cfg(test)]

@@ -13,8 +13,8 @@ use bytes::Bytes;
 use http::header::{HOST, HeaderName, ORIGIN};
 use http::{Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::Full;
 use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -136,10 +136,14 @@ async fn connection(
         let busy = Busy::new(mark.clone());
         async move {
             let answer = answer(&proxy, &aside, &signs, request).await;
-            Ok::<_, Infallible>(answer.map(|answer| Marked {
-                answer,
-                _busy: busy,
-            }))
+            // It keeps its connection busy to its end.
+            let marked = answer.map(|answer| {
+                answer.map_frame(move |frame| {
+                    let _until_then = &busy;
+                    frame
+                })
+            });
+            Ok::<_, Infallible>(marked)
         }
     });
     let served = http1::Builder::new()
@@ -373,32 +377,6 @@ fn named(proxy: &Proxy, route: &str) -> Result<Arc<Upstream>, Fault> {
         let message = format!("kimiq knows no provider `{route}`; type /reload in the terminal");
         Fault::client(StatusCode::NOT_FOUND, "not_found_error", message)
     })
-}
-
-/// An answer that keeps its connection busy to its end.
-struct Marked {
-    answer: Answer,
-    _busy: Busy,
-}
-
-impl Body for Marked {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        Pin::new(&mut self.get_mut().answer).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.answer.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.answer.size_hint()
-    }
 }
 
 /// Every body that goes to a client.
